@@ -25,7 +25,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from benchmarks.loader import BATCH, CHUNK, write
+from benchmarks.noise import BATCH, CHUNK, write
 from benchmarks.page import machine, publish
 from softlabels.models.mlp import MLP
 from softlabels.store import StoreWriter, open_store

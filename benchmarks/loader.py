@@ -1,182 +1,97 @@
-"""How many rows of soft labels a shuffled loader gives in a second.
+"""How many rows of soft labels a shuffled reader gives for a second of the processor.
 
-Ours beside the ways in which one would read the same labels without it: a NumPy memmap (the ceiling: no store, no
-check), zarr-python and Hugging Face `datasets` on the very same store, and hard labels only. Every reader ends with torch
-tensors of a batch in random order; inputs are one byte a row, so that labels alone are timed. Peers read the logits
-only, our loader all of a store's columns but the key.
+Ours beside what one would use without it, each in its own format and in an interpreter of its own: dense labels of 1,000
+classes, top-k labels, dense labels with their inputs, and dense labels behind torch's `DataLoader` with two worker processes,
+as other training loops want them. Everyone gives batches of 512 rows as tensors, all columns, and hard labels with them; how
+well the rows are mixed stands beside each.
 
-    python -m benchmarks.loader --rows 100000 --classes 1000 --output benchmarks/results/loader.md
+    python -m benchmarks.loader --output benchmarks/results/loader.md       four minutes of two idle cores
+    python -m benchmarks.loader --rows 1000000                              larger
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any
 
-import datasets
-import numpy as np
-import torch
-import zarr
-from torch.utils.data import DataLoader
+from benchmarks.peers.harness import keep, options_of, session, table, ways
+from benchmarks.peers.reader import BATCH, CHUNK
 
-from benchmarks.page import machine, publish
-from softlabels.objects import ObjectSpec
-from softlabels.store import StoreWriter, open_store
-from softlabels.store.new_spec import store_spec
-from softlabels.store.reader import Check
-from softlabels.store.spec import MemberSpec, TeacherSpec
-from softlabels.stream import Loader, SoftLabelDataset
-from softlabels.transfer import TransferRows
-
-BATCH = 512
-CHUNK = 512
-SHARD = 32 * CHUNK
-SECONDS = 3.0  # a reader that is not through with its epoch by then is judged by the rows that it gave
-
-Reader = Callable[[int], Iterator[int]]  # epoch -> number of rows of each batch
+PARTS = {
+    "dense": ("dense", "Dense labels", "float16, 1,000 classes, 2,016 bytes a row"),
+    "topk": ("topk", "Top-k labels", "ids and logits of 31 of 50,257 classes, 140 bytes a row"),
+    "inputs": ("inputs", "Dense labels with their inputs", "images of 3,072 bytes beside them, 5,088 bytes a row"),
+    "workers": (
+        "dense",
+        "Dense labels in a DataLoader with two worker processes",
+        "those readers that are a `DataLoader`",
+    ),
+}
+HEAD = (
+    "peer", "reader", "rows are shuffled among", "blocks in a batch", "krows a CPU-second", "first epoch", "krows a second",
+    "MB of memory",
+)  # fmt: skip
 
 
-def main() -> None:
-    """Write the stores, time every reader in turn, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--classes", type=int, default=1_000)
-    parser.add_argument("--rounds", type=int, default=5, help="every reader runs once a round")
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
-    parser.add_argument("--output", type=Path, help="also write the table here")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    datasets.disable_progress_bars()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write and read each kind of rows by each peer, print the tables."""
+    options = options_of(__doc__ or "", argv, rows=16_384)
+    answers: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="softlabels-benchmark-") as folder:
-        rows = write(Path(folder), options.rows, options.classes)
-        readers = {**ours(Path(folder), rows), **others(Path(folder), options.rows)}
-        rates: dict[str, list[float]] = {name: [] for name in readers}
-        for epoch in range(options.rounds):
-            for name, reader in readers.items():
-                rates[name].append(rate(reader(epoch)))
-    text = report(rates, options)
-    publish(text, options.output)
-
-
-def write(folder: Path, rows: int, classes: int) -> TransferRows:
-    """One store in each layout and the same logits as a plain .npy file."""
-    rng = np.random.default_rng(0)
-    keys = rng.integers(0, 256, (rows, 16), dtype=np.uint8)
-    labels = rng.integers(0, classes, rows)
-    logits = rng.standard_normal((rows, 1, classes), np.float32).astype(np.float16)
-    np.save(folder / "logits.npy", logits)
-    for layout in ("zarr", "arrow"):
-        spec = store_spec(
-            teacher=TeacherSpec(name="noise", precision="float16", members=(MemberSpec(model="noise"),)),
-            name="noise", keys=keys, classes=classes, layout=layout, rows_per_shard=SHARD, rows_per_chunk=CHUNK,
-        )  # fmt: skip
-        with StoreWriter(folder / layout, spec) as writer:
-            for shard in writer.pending:
-                part = slice(*writer.rows_of(shard))
-                writer.write_logits(shard, keys=keys[part], labels=labels[part], logits=logits[part])
-            writer.seal()
-    nothing = np.zeros((rows, 1), np.uint8)
-    return TransferRows(
-        name="noise", split="train", revision=None, source="", inputs=nothing, keys=keys, labels=labels, class_names=None,
-        prepare=ObjectSpec("none"),
-    )  # fmt: skip
-
-
-def ours(folder: Path, rows: TransferRows) -> dict[str, Reader]:
-    """Our loader on both layouts, checking every chunk or none."""
-
-    def loader(layout: str, check: Check) -> Reader:
-        loader = Loader(rows, open_store(folder / layout, check=check), batch_size=BATCH, seed=0)
-        return lambda epoch: (len(batch) for batch in loader.epoch(epoch))
-
-    hard = Loader(rows, None, batch_size=BATCH, seed=0)
-    dataset = SoftLabelDataset(rows, open_store(folder / "zarr"))
-    return {
-        "Loader, zarr, every chunk checked": loader("zarr", "always"),
-        "Loader, zarr, checked once": loader("zarr", "first"),
-        "Loader, zarr, unchecked": loader("zarr", "never"),
-        "Loader, arrow, every chunk checked": loader("arrow", "always"),
-        "Loader, arrow, checked once": loader("arrow", "first"),
-        "Loader, hard labels only": lambda epoch: (len(batch) for batch in hard.epoch(epoch)),
-        "SoftLabelDataset in DataLoader, 0 workers": lambda epoch: (
-            len(batch["row"]) for batch in DataLoader(dataset, BATCH, shuffle=True)
-        ),
-    }
-
-
-def others(folder: Path, rows: int) -> dict[str, Reader]:
-    """The same labels without us. Each turns what it reads into a torch tensor, as a training loop would."""
-    memmap = np.load(folder / "logits.npy", mmap_mode="r")
-    array = zarr.open_array(folder / "zarr" / "logits", mode="r")
-    arrow = datasets.load_from_disk(str(folder / "arrow")).select_columns("logits")
-
-    def batches(epoch: int) -> Iterator[np.ndarray]:
-        order = np.random.default_rng(epoch).permutation(rows)
-        return (order[start : start + BATCH] for start in range(0, rows, BATCH))
-
-    def chunks(size: int) -> Reader:
-        def read(epoch: int) -> Iterator[int]:
-            for chunk in np.random.default_rng(epoch).permutation(-(-rows // size)):
-                yield len(torch.from_numpy(array[chunk * size : (chunk + 1) * size]))
-
-        return read
-
-    def by_arrow(epoch: int) -> Iterator[int]:
-        table = arrow.with_format("arrow")
-        for batch in batches(epoch):
-            values = table[batch]["logits"].combine_chunks().flatten().flatten().to_numpy()
-            yield len(torch.from_numpy(values.reshape(len(batch), 1, -1).copy()))
-
-    def streamed(epoch: int) -> Iterator[int]:
-        stream = (
-            arrow.to_iterable_dataset(num_shards=4).shuffle(seed=epoch, buffer_size=16 * CHUNK).with_format("torch")
-        )
-        return (len(batch["logits"]) for batch in stream.iter(BATCH))
-
-    return {
-        "numpy memmap, random rows": lambda epoch: (len(torch.from_numpy(memmap[i])) for i in batches(epoch)),
-        f"zarr-python, random chunks of {CHUNK} rows": chunks(CHUNK),
-        f"zarr-python, random shards of {SHARD} rows": chunks(SHARD),
-        "zarr-python, oindex of random rows": lambda epoch: (
-            len(torch.from_numpy(array.oindex[np.sort(i)])) for i in batches(epoch)
-        ),
-        "datasets, map-style, arrow format": by_arrow,
-        "datasets, map-style, torch format": lambda epoch: (
-            len(batch["logits"]) for batch in map(arrow.with_format("torch").__getitem__, batches(epoch))
-        ),
-        "datasets, streaming, shuffle buffer": streamed,
-    }
-
-
-def rate(batches: Iterator[int]) -> float:
-    """Rows a second, until the epoch or `SECONDS` are over."""
-    rows, start = 0, time.perf_counter()
-    for count in batches:
-        rows += count
-        if time.perf_counter() - start > SECONDS:
-            break
-    return rows / (time.perf_counter() - start)
-
-
-def report(rates: dict[str, list[float]], options: argparse.Namespace) -> str:
-    """A Markdown page."""
+        asked = session(folder, options)
+        for part, (kind, _, _) in PARTS.items():
+            modes, workers = ("read", ["--workers=2"]) if part == "workers" else ("write,read", [])
+            answers[part] = asked.ask(modes, kind, options.rows, *workers)["read"]
+    runs = options.rows / CHUNK
+    most = runs * (1 - (1 - 1 / runs) ** BATCH)
     lines = [
-        "# How many rows of soft labels a shuffled loader gives in a second",
+        "# How many rows of soft labels a shuffled reader gives for a second of the processor",
         "",
-        f"{options.rows:,} x {options.classes:,} float16, chunks of {CHUNK} rows, batches of {BATCH}, page cache warm; "
-        f"best and median of {options.rounds} rounds, in each of which every reader runs once.",
+        f"`python -m benchmarks.loader --rows {options.rows}`: the page cache is warm, batches have 512 rows. Each reader "
+        "gives two to five whole epochs: the first, which starts with opening the files, and the best of the others. Processor "
+        "time is that of all threads and worker processes. Memory is what the process held at most, above what it held "
+        "before, mapped files included.",
         "",
-        machine("torch", "numpy", "zarr", "datasets", "pyarrow", "blake3"),
+        "Blocks in a batch: from how many runs of 512 rows, as they were written, the rows of a batch come (median of eight "
+        f"batches). A shuffle of all rows gives {most:.0f}; the fewer, the more alike are neighbours of a file and of a batch.",
         "",
-        "| how | best, krows/s | median, krows/s |",
-        "| --- | ---: | ---: |",
+        *asked.notes(),
     ]
-    lines += [f"| {n} | {max(r) / 1e3:,.1f} | {statistics.median(r) / 1e3:,.1f} |" for n, r in rates.items()]
-    return "\n".join(lines) + "\n"
+    for part, (_, title, what) in PARTS.items():
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            f"{what[0].upper()}{what[1:]}.",
+            "",
+            *table(HEAD, ways(answers[part], show), words=3),
+        ]
+    keep(lines, answers, options.output)
+
+
+def show(found: dict[str, Any]) -> list[str]:
+    """A reader's cells."""
+    first = rate(found["epochs"][0], "cpu_s")
+    wall = max(rate(each, "wall_s") for each in found["epochs"][1:])
+    return [
+        found["shuffle"],
+        f"{found['mixed']:,.0f}",
+        f"{best(found):,.1f}",
+        f"{first:,.1f}",
+        f"{wall:,.1f}",
+        f"{found['peak_mb']:,.0f}",
+    ]
+
+
+def best(found: dict[str, Any] | None) -> float | None:
+    """Thousands of rows a CPU-second of the best epoch but the first; None of a reader that was not measured."""
+    return None if found is None else max(rate(each, "cpu_s") for each in found["epochs"][1:])
+
+
+def rate(epoch: dict[str, float], clock: str) -> float:
+    """Thousands of rows a second."""
+    return epoch["rows"] / epoch[clock] / 1e3
 
 
 if __name__ == "__main__":

@@ -57,10 +57,10 @@ def _run(server: tuple[str, int], delay: float, asked: Any, came: Any, ready: An
 def _up(source: socket.socket, target: socket.socket, delay: float, asked: Any) -> None:
     with suppress(OSError):
         while data := source.recv(1 << 16):
-            if data[:4] in (b"GET ", b"HEAD"):
+            if data[:4] in (b"GET ", b"HEAD", b"PUT ", b"POST", b"DELE"):  # else the rest of one
                 with asked.get_lock():
                     asked.value += 1
-            time.sleep(delay)
+                time.sleep(delay)
             target.sendall(data)
     with suppress(OSError):
         target.shutdown(socket.SHUT_WR)

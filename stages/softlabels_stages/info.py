@@ -15,7 +15,7 @@ from softlabels.labels.fidelity import by_temperature, nats
 from softlabels.store import open_store, store_splits
 from softlabels.store.commit import recorded_shards
 from softlabels.store.json_files import read_json
-from softlabels.store.paths import MANIFEST, PLAN
+from softlabels.store.paths import MANIFEST, PLAN, SIGNATURES
 from softlabels.store.records import Manifest
 from softlabels.store.shared import Shared, shared
 from softlabels.store.signatures import read_signatures
@@ -33,6 +33,8 @@ def main(args: Info) -> int:
         if args.split not in splits:
             raise ConfigError(f"{args.store} has no split {args.split!r}", remedy=f"choose one of {', '.join(splits)}")
         splits = {args.split: splits[args.split]}
+    for folder in splits.values():
+        folder.ahead({SIGNATURES: [(0, 1)]})
     described = {split: describe(path) for split, path in splits.items()}
     found = _shared(splits, described)
     if args.json:

@@ -31,7 +31,7 @@ from softlabels_stages.run import stage
 def main(args: Repair) -> int:
     """Repair every split; the exit code is that of the first that cannot be repaired."""
     codes, unfinished = [], False
-    folders = store_folders(folder_of(args.store, far=True))
+    folders = store_folders(folder_of(args.store))
     for folder in folders:
         try:
             with tqdm(desc=f"repair {folder}", unit="shard", disable=None) as bar:
@@ -42,7 +42,7 @@ def main(args: Repair) -> int:
         else:
             unfinished |= found.digest is None
             _say(folder, found)
-    root = folder_of(args.store, far=True)
+    root = folder_of(args.store)
     if unfinished and folders != [root]:
         close_root(root)
     elif folders != [root] and (lost := lost_splits(root)):  # the list at the root is all that tells of them

@@ -37,6 +37,7 @@ PROMISES = {
     15: "shared work",
     16: "served teachers",
     17: "trained together",
+    18: "far away",
 }
 FIRST = "TESTS_FIRST_FAILURE"  # in the environment: the first failure is enough
 

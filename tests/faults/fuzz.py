@@ -36,6 +36,7 @@ from softlabels_stages.__main__ import main as command
 from tests.faults import forge, forge_run
 from tests.faults.apart import scratch
 from tests.faults.campaign import FIRST, Harm, Outcome
+from tests.faults.fuzz_far import Far, serving
 from tests.faults.watch import limit_itself, watched
 from tests.faults.writers import Acknowledge, Child
 from tests.stages import toy
@@ -98,8 +99,8 @@ def _quietly(work: Callable[[], int]) -> tuple[int, str]:
         return work(), said.getvalue()
 
 
-def works(path: Path, kind: str, base: Path) -> dict[str, Callable[[], int]]:
-    """What may be done with somebody's store, run or cache."""
+def works(path: Path, kind: str, base: Path, store: Path | str = "") -> dict[str, Callable[[], int]]:
+    """What may be done with somebody's store, run or cache; a `store` may have an address."""
     recipe, rows, out = f"--config={base / 'recipe.yaml'}", f"--config={base / 'rows.yaml'}", path.parent / "out"
     layout = f"--layout={'arrow' if kind.endswith('arrow') else 'zarr'}"
 
@@ -123,43 +124,44 @@ def works(path: Path, kind: str, base: Path) -> dict[str, Callable[[], int]]:
             "export": run("export", student, "--formats=torch"),
             "train on": run("train-student", f"--store={base / 'embedded'}", rows, f"--out={path}"),
         }
+    store = store or path
     return {
-        "read": partial(read, path),
-        "load": partial(load, path),
-        "info": run("info", path),
-        "info --json": run("info", path, "--json"),
-        "verify": run("verify", path),
-        "verify --quick": run("verify", path, "--quick"),
-        "evaluate": run("evaluate", f"--store={path}", recipe, "--split=train"),
-        "convert": run("convert", path, f"{out}-copy"),
-        "encode": run("encode", path, f"{out}-sparse", "--k=2", "--tail=uniform"),
-        "select": run("select", path, "--rows=::2", f"--out={out}-some"),
+        "read": partial(read, store),
+        "load": partial(load, store),
+        "info": run("info", store),
+        "info --json": run("info", store, "--json"),
+        "verify": run("verify", store),
+        "verify --quick": run("verify", store, "--quick"),
+        "evaluate": run("evaluate", f"--store={store}", recipe, "--split=train"),
+        "convert": run("convert", store, f"{out}-copy"),
+        "encode": run("encode", store, f"{out}-sparse", "--k=2", "--tail=uniform"),
+        "select": run("select", store, "--rows=::2", f"--out={out}-some"),
         "merge": run(
-            "merge", base / "other" / kind / "train", path, "--missing=skip", "--repeated=first", f"--out={out}-merged"
+            "merge", base / "other" / kind / "train", store, "--missing=skip", "--repeated=first", f"--out={out}-merged"
         ),
         "evaluate a list": run(
             "evaluate",
-            f"--store={base / 'other' / kind / 'train'},{path}",
+            f"--store={base / 'other' / kind / 'train'},{store}",
             "--missing=skip",
             "--repeated=first",
             recipe,
             "--split=train",
         ),
-        "concat": run("concat", path, _sound(base, kind), "--repeated=first", f"--out={out}-both"),
-        "diff": run("diff", base / "other" / kind / "train", path),
-        "export-labels": run("export-labels", path, f"{out}-labels.parquet", "--k=2"),
+        "concat": run("concat", store, _sound(base, kind), "--repeated=first", f"--out={out}-both"),
+        "diff": run("diff", base / "other" / kind / "train", store),
+        "export-labels": run("export-labels", store, f"{out}-labels.parquet", "--k=2"),
         "repair": run("repair", path),
-        "list": run("list", path),
+        "list": run("list", store),
         "push": run("push", path, f"{out}-there"),
-        "pull": run("pull", path, f"{out}-pulled"),
+        "pull": run("pull", store, f"{out}-pulled"),
         "pull from a liar": partial(pull_from_liar, path, path.parent / "lied"),
         "pull into it": run("pull", base / kind / "train", path),
         "convert into it": run("convert", base / kind / "train", path, layout),
-        "train": run("train-student", f"--store={path}", recipe, f"--out={out}-run"),
+        "train": run("train-student", f"--store={store}", recipe, f"--out={out}-run"),
     }
 
 
-def read(path: Path) -> int:
+def read(path: Path | str) -> int:
     """Open, and read distributions at several temperatures; those that are given sum to 1."""
     whole = open_store(path)
     rows = range(min(whole.rows, 64))
@@ -178,7 +180,7 @@ def read(path: Path) -> int:
     return 0
 
 
-def load(path: Path) -> int:
+def load(path: Path | str) -> int:
     """The same through torch's DataLoader."""
     store = open_store(path)
     plain = store.targets == ("",) and store.encoding.target == "softmax"
@@ -201,7 +203,9 @@ def pull_from_liar(path: Path, out: Path) -> int:
     return 0
 
 
-def attack(base: Path, rng: np.random.Generator, kinds: Sequence[str], tools: Sequence[forge.Tool], seen: Seen) -> None:
+def attack(
+    base: Path, rng: np.random.Generator, kinds: Sequence[str], tools: Sequence[forge.Tool], seen: Seen, far: Far | None
+) -> None:
     """One case. Raises `Harm`."""
     kind = str(rng.choice(kinds))
     tools = tools or (forge_run.TOOLS if kind in ("run", "cache") else forge.TOOLS)
@@ -217,9 +221,11 @@ def attack(base: Path, rng: np.random.Generator, kinds: Sequence[str], tools: Se
         except (ValueError, IndexError, OverflowError) as error:  # nobody can write that
             seen[f"not made: {type(error).__name__}"] += 1
             return
-        chosen = _chosen(works(path, kind, base), rng)
+        every = works(path, kind, base) if far is None else far.works(path, kind, base, rng)
+        chosen = _chosen(every, rng)
         before = _snapshot(outside)
-        ended = Child(partial(_in_child, chosen, (path.parent, base))).go().end(WAIT)
+        port = None if far is None else far.port
+        ended = Child(partial(_in_child, chosen, (path.parent, base), port)).go().end(WAIT)
         for number in ended.acknowledged:
             name, code = list(chosen)[number // 1000], number % 1000
             seen[f"{name}: {'no exit code' if code == 999 else f'exit code {code}'}"] += 1
@@ -236,11 +242,13 @@ def _chosen(every: Mapping[str, Callable[[], int]], rng: np.random.Generator) ->
     return {name: every[name] for name in [*names, *(name for name in DEAR if name in every and rng.random() < 0.15)]}
 
 
-def _in_child(chosen: Mapping[str, Callable[[], int]], folders: Sequence[Path], acknowledge: Acknowledge) -> int:
+def _in_child(
+    chosen: Mapping[str, Callable[[], int]], folders: Sequence[Path], port: int | None, acknowledge: Acknowledge
+) -> int:
     limit_itself()
     found = []
     for number, (name, work) in enumerate(chosen.items()):
-        code, wrong = watched(work, folders)
+        code, wrong = watched(work, folders, port)
         acknowledge(number * 1000 + (999 if code is None else code))
         found += [f"{name}: {line}" for line in wrong]
     if found:
@@ -263,14 +271,15 @@ def fuzz(
     kinds: Sequence[str] = KINDS,
     tools: Sequence[forge.Tool] = (),
     seen: Seen | None = None,
+    far: Far | None = None,
 ) -> tuple[str, ...]:
-    """What these cases find, a line each."""
+    """What these cases find, a line each; `far`: of stores that are read by their address."""
     found, seen = [], collections.Counter() if seen is None else seen
     with scratch() as place:
         prepare(Path(place), kinds)
         for number in cases:
             try:
-                attack(Path(place), np.random.default_rng([seed, number]), kinds, tools, seen)
+                attack(Path(place), np.random.default_rng([seed, number]), kinds, tools, seen, far)
             except Harm as harm:
                 found.append(f"--seed={seed} --first={number} --cases=1: {harm}")
                 print(found[-1].encode("ascii", "backslashreplace").decode(), file=sys.stderr, flush=True)
@@ -281,6 +290,18 @@ def fuzz(
 
 def hostile_stores(count: int, seed: int) -> Outcome:
     return Outcome(count, fuzz(range(count), seed))
+
+
+def hostile_stores_far(count: int, seed: int) -> Outcome:
+    with serving() as far:
+        return Outcome(count, fuzz(range(count), seed, kinds=ALL if count >= 10 else ("zarr", "ragged-arrow"), far=far))
+
+
+def printed_far(seed: int) -> Outcome:
+    """The same, of stores that are read by their address."""
+    errors.visible = output.visible = lambda each: each  # type: ignore[attr-defined]
+    with serving() as far:
+        return Outcome(24, fuzz(range(24), seed, kinds=("zarr",), tools=(forge.names_in_it,), far=far))
 
 
 def printed_as_it_is(seed: int) -> Outcome:
@@ -300,6 +321,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--cpu", type=float, default=math.inf, help="seconds of CPU after which no case is begun")
     parser.add_argument("--kinds", default="", help="kinds whose names hold this: of stores, run, cache")
+    parser.add_argument("--far", action="store_true", help="stores are read from a web server, and from one of S3")
     args = parser.parse_args(argv)
     seed = int(np.random.SeedSequence().generate_state(1)[0]) if args.seed is None else args.seed
     kinds = [kind for kind in KINDS if args.kinds in kind]
@@ -313,7 +335,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         cases.extend([number] * within)
         return within
 
-    finds = len(fuzz(itertools.takewhile(in_time, numbers), seed, kinds=kinds, seen=seen))
+    with serving() if args.far else contextlib.nullcontext() as far:
+        kinds = [kind for kind in kinds if kind in ALL] if args.far else kinds
+        finds = len(fuzz(itertools.takewhile(in_time, numbers), seed, kinds=kinds, seen=seen, far=far))
     for line, count in sorted(seen.items()):
         print(f"{count:7} {line}")
     print(f"{len(cases):,} cases, {finds} finds, seed {seed}, {sum(os.times()[:4]):,.0f} s of CPU", flush=True)

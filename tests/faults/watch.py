@@ -46,17 +46,18 @@ SYSTEMS = (
     "/proc/sys/kernel/random/boot_id",
 )
 
-_watching: list[tuple[tuple[str, ...], list[str]]] = []  # the folders of the work that is watched, and what was seen
+# The folders and the port of the work that is watched, and what was seen.
+_watching: list[tuple[tuple[str, ...], int | None, list[str]]] = []
 
 
-def watched(work: Callable[[], int], folders: Sequence[Path]) -> tuple[int | None, list[str]]:
+def watched(work: Callable[[], int], folders: Sequence[Path], port: int | None = None) -> tuple[int | None, list[str]]:
     """The exit code of a command (None where it has none), and what it did that it must not do: it may open, make and remove
-    what lies in `folders`, and read what Python itself loads.
+    what lies in `folders`, read what Python itself loads, and connect to a `port` of this machine.
     """
     found: list[str] = []
     said = io.StringIO()
     code: int | None = None
-    with redirect_stdout(said), redirect_stderr(said), _seen(folders, found), warnings.catch_warnings():
+    with redirect_stdout(said), redirect_stderr(said), _seen(folders, port, found), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             code = work()
@@ -85,9 +86,9 @@ def _wrong(text: str) -> Iterator[str]:
 
 
 @contextmanager
-def _seen(folders: Sequence[Path], found: list[str]) -> Iterator[None]:
+def _seen(folders: Sequence[Path], port: int | None, found: list[str]) -> Iterator[None]:
     allowed = tuple(os.path.realpath(folder) for folder in folders)
-    _watching.append((allowed, found))
+    _watching.append((allowed, port, found))
     try:
         yield
     finally:
@@ -108,7 +109,11 @@ def limit_itself() -> None:
 def _watch(event: str, args: tuple[Any, ...]) -> None:
     if not _watching:
         return
-    allowed, found = _watching[-1]
+    allowed, port, found = _watching[-1]
+    if port is not None and event in ("socket.connect", "socket.getaddrinfo"):
+        host, asked = args[1][:2] if event == "socket.connect" else args[:2]
+        if (host, int(asked or 0)) == ("127.0.0.1", port):
+            return
     # ctypes.dlopen of nothing is the process itself; torch asks for NVIDIA's library by name whether there is a GPU.
     if event in RUNS and args not in ((None,), ("libnvidia-ml.so.1",)):
         found.append(f"{event} {args!r:.200}")

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 SECRET = "a-secret-of-the-tests"
+OPEN = "open"  # a bucket that takes requests without a signature
 PORTS = (
     "s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port",
     "filer.port.grpc",
@@ -46,10 +47,12 @@ def weed() -> Path:
 def running(folder: Path) -> Iterator[Server]:
     """A server whose files lie in `folder`. Skips where it does not start."""
     actions = {"tester": ["Admin", "Read", "Write", "List", "Tagging"], "reader": ["Read", "List"]}
-    identities = [
+    identities: list[dict[str, object]] = [
         {"name": name, "credentials": [{"accessKey": name, "secretKey": SECRET}], "actions": may}
         for name, may in actions.items()
     ]
+    anybody = [f"{may}:{OPEN}" for may in ("Read", "Write", "List")]
+    identities.append({"name": "anonymous", "credentials": [], "actions": anybody})
     config, log = folder / "s3.json", folder / "log"
     config.write_text(json.dumps({"identities": identities}))
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))

@@ -6,7 +6,7 @@ import multiprocessing
 import pickle
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +14,8 @@ import numpy as np
 import pytest
 
 from softlabels.errors import ConfigError, MissingShard, Replaced, SoftLabelsError, StorageError, StorePathError
-from softlabels.jobs.combine import merge, select
 from softlabels.jobs.share import push
-from softlabels.jobs.sign import sign
 from softlabels.store import Store, open_store, store_splits
-from softlabels.store.convert import convert
 from softlabels.store.verify import verify
 from softlabels.stream import EmbeddedRows, Loader
 from softlabels.system import urls
@@ -118,23 +115,6 @@ def test_stores_are_made_of_one_far_away(made: Path, s3: str, tmp_path: Path) ->
     assert main(["select", s3, f"--out={tmp_path / 'few'}", "--rows=0:5", "--splits=train"]) == 0
     assert main(["encode", f"--from={s3}", f"--store={tmp_path / 'topk'}", "--k=2", "--tail=uniform"]) == 0
     assert open_store(tmp_path / "copy" / "train").content_digest == open_store(made / "train").content_digest
-
-
-def test_what_commands_make_of_stores_goes_to_folders(made: Path, tmp_path: Path) -> None:
-    there = "s3://tests/new"
-    writes: tuple[Callable[[], object], ...] = (
-        partial(convert, made / "train", there, layout="arrow"),
-        partial(select, made, there, rows="0:5", splits=["train"]),
-        partial(merge, [made, made], there),
-    )
-    for write in writes:
-        with pytest.raises(
-            ConfigError, match=r"an address \(s3:\) stands where a folder is needed; .* carries one there"
-        ):
-            write()
-    key = tmp_path / "key"
-    with pytest.raises(ConfigError, match="there is no file"):
-        sign(there, str(key))
 
 
 def test_a_store_that_is_replaced_in_mid_read(made: Path, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:

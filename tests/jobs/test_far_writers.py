@@ -4,19 +4,27 @@ answer is lost.
 
 from __future__ import annotations
 
+import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import obstore
 import pytest
 
 from softlabels import open_store
 from softlabels.errors import ConfigError, RunExists, SoftLabelsError, StorageError
 from softlabels.store.claims import Claims
+from softlabels.store.paths import CARD, MANIFEST, PLAN, SET_ASIDE
 from softlabels.store.repair import repair
 from softlabels.store.verify import verify
 from softlabels.store.writer import StoreWriter
@@ -162,6 +170,37 @@ def test_repair_waits_for_those_who_claim_shards(data: Sample) -> None:
     assert repair(store).pending == tuple(range(make_spec(data).shards))
 
 
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 40))])
+def test_two_repairs_at_a_time_lose_nothing(seed: int, data: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody sees the other: each ends well, or says what to do; and all that was damaged is set aside."""
+    rng, store = np.random.default_rng(seed), objects().within("store")
+    digest, damaged = write_store(store, data, make_spec(data)).digest, dict[str, bytes]()
+    sound = sorted(name for name in store.list() if name != CARD)  # which may be edited
+    names = rng.choice(sound, rng.integers(1, 4), replace=False).tolist()
+    for name in [name for name in names if name != MANIFEST or PLAN not in names]:  # of which one must be left
+        damaged[name] = store.read(name)[:-1] + b"?"
+        store.put(name, damaged[name])
+    pauses = random.Random(seed)
+    for act in ("put", "copy", "delete", "head", "get"):
+        monkeypatch.setattr(f"obstore.{act}", partial(_later, getattr(obstore, act), pauses))
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(repair, store) for _ in range(2)]
+    monkeypatch.undo()
+    for error in filter(None, (each.exception() for each in both)):
+        assert isinstance(error, SoftLabelsError), error
+        assert re.search("again|softlabels repair", str(error.remedy)), error
+    repair(store)
+    aside = [(name.removeprefix(f"{SET_ASIDE}/").partition("/")[2], store.read(name)) for name in store.list(SET_ASIDE)]
+    assert {*damaged.items()} <= {*aside}
+    assert write_store(store, data, make_spec(data)).digest == digest
+    assert verify(store) == []
+
+
+def _later(act: Callable[..., Any], pauses: random.Random, *args: Any, **more: Any) -> Any:
+    time.sleep(pauses.choice([0, 0, 0.001, 0.004]))
+    return act(*args, **more)
+
+
 @pytest.mark.slow
 def test_the_command_repairs_there(data: Sample, s3: str, capsys: pytest.CaptureFixture[str]) -> None:
     whole = write_store(f"{s3}/train", data, make_spec(data))
@@ -184,16 +223,22 @@ def test_where_no_store_can_be_filled(address: str) -> None:
     with pytest.raises(
         ConfigError, match="no place where a store can be filled shard by shard; give a folder or an obj"
     ):
-        folder_of(address, far=True)
+        folder_of(address)
 
 
 def test_what_is_too_large_to_be_copied_goes_through_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, copied = objects(), []
-    monkeypatch.setattr("obstore.copy", lambda *names: copied.append(names))
-    monkeypatch.setattr(bucket_folder, "MOST_COPIED", 10)
-    folder.put("staging/0", b"eleven bytes")
+    def refused(*names: object) -> None:
+        raise obstore.exceptions.GenericError("status code: 400 <Code>InvalidRequest</Code>")
+
+    folder = objects()
+    monkeypatch.setattr("obstore.copy", refused)
+    folder.put("staging/0", b"twelve bytes")
+    with pytest.raises(StorageError, match="cannot copy objects:/staging/0: the server answered 400 InvalidRequest"):
+        folder.place({"staging/0": "logits"})
+    assert (folder.exists("logits"), folder.exists("staging/0")) == (False, True)
+    monkeypatch.setattr(bucket_folder, "MOST_COPIED", 11)
     folder.place({"staging/0": "logits"})
-    assert (folder.read("logits"), folder.exists("staging/0"), copied) == (b"eleven bytes", False, [])
+    assert (folder.read("logits"), folder.exists("staging/0")) == (b"twelve bytes", False)
 
 
 def test_a_large_file_is_sent_in_parts(s3: str, rng: np.random.Generator) -> None:

@@ -299,7 +299,7 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(address: str, ma
         ("https://host:port/x", "names no bucket or server"),
         ("az://b/\udcff", "steps that lead elsewhere"),
         ("file://machine/x", "names a machine"),
-        ("s3:/bucket/x", r"an address \(s3:\) stands where a folder is needed"),
+        ("s3:/bucket/x", r"an address \(s3:\) stands where a path of this machine is needed"),
     ],
 )
 def test_addresses_that_are_none(address: str, what: str) -> None:
@@ -318,7 +318,7 @@ def test_clouds_without_their_variables(monkeypatch: pytest.MonkeyPatch, tmp_pat
         assert "topsecret" not in str(caught.value)
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "team")
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "dG9wc2VjcmV0")
-    assert repr(depot_of("az://box/x")) == "Bucket(root='az://box', inside='x', lists=True, prepares=False)"
+    assert repr(depot_of("az://box/x")) == "Bucket(root='az://box', inside='x', prepares=False)"
 
 
 def test_without_obstore(monkeypatch: pytest.MonkeyPatch) -> None:

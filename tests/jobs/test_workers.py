@@ -151,7 +151,8 @@ def test_a_worker_that_waits_can_be_stopped(rows: Rows, store: MemoryFolder) -> 
         with pytest.raises(errors.Interrupted, match="stopped with 1 of 5 shards left in memory:/train; run the same"):
             label(rows, ensemble(), DENSE, store, watch=watch)
         assert store.names(f"train/{CLAIMS}") == ["0-0"]
-        assert any(line.startswith("waiting for shards of other workers: train 0 (process ") for line in lines)
+        [said] = [line for line in lines if line.startswith("waiting for shards of other workers: train 0 (process ")]
+        assert said.endswith("; a worker whose claim has not changed for 600 s counts as dead")
 
     with written() as found:
         label(rows, ensemble(), DENSE, store, watch=Watch(should_stop=at_batch(0, other)))
@@ -278,7 +279,9 @@ def test_one_worker_makes_the_plan_and_the_other_waits_for_it(rows: Rows, store:
     with mock.patch.object(Stores, "_found_basis", slow), written() as found:
         label(rows, ensemble(), TOPK, store)
         second.join()
-    assert lines[0] == "waiting for the plan of memory:/train, which another worker makes"
+    assert lines[0].startswith(
+        "waiting for the plan of memory:/train, which another worker makes; a worker whose claim"
+    )
     assert (len(planned), sorted(found)) == (1, everything())
     assert digests(store) == whole(TOPK)
 

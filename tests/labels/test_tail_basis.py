@@ -8,7 +8,7 @@ import torch
 
 from softlabels.errors import ConfigError, LogitsError
 from softlabels.labels import tail_basis
-from softlabels.labels.tail_basis import TailFit, coefficient_columns, find_basis
+from softlabels.labels.tail_basis import TailBasis, coefficient_columns, find_basis
 from softlabels.labels.topk_fields import IMPOSSIBLE, check_basis
 from softlabels.labels.topk_reference import coefficients, topk_log_probs
 from tests.labels.test_topk import encoding_of
@@ -114,7 +114,7 @@ def test_coefficients_are_those_of_least_squares_over_the_tail(rng: np.random.Ge
     ids = np.sort(np.argsort(-z, axis=-1)[:, :K], axis=-1)
     tail = z.copy()
     np.put_along_axis(tail, ids, -np.inf, axis=-1)
-    found = TailFit(torch.from_numpy(basis)).coefficients(torch.from_numpy(tail), torch.from_numpy(ids)).numpy()
+    found = TailBasis(torch.from_numpy(basis)).coefficients(torch.from_numpy(tail), torch.from_numpy(ids)).numpy()
     wide = basis.astype(np.float64)
     for n in range(20):
         rest = np.setdiff1d(np.arange(C), ids[n])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,4 +61,11 @@ def write_recipe(path: Path, **changes: Any) -> dict[str, Any]:
     """The recipe as a file."""
     made = recipe(**changes)
     path.write_text(yaml.safe_dump(made))
+    return made
+
+
+def again(folder: Path) -> dict[str, Any]:
+    """What was made in a folder that several tests begin with, in the current one; its recipe."""
+    shutil.copytree(folder, ".", dirs_exist_ok=True)
+    made: dict[str, Any] = yaml.safe_load(Path("recipe.yaml").read_text())
     return made

@@ -7,6 +7,7 @@ here, from the models' own outputs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -209,6 +210,17 @@ def too_few_outputs(recipe: dict[str, Any]) -> None:
     del recipe["student"]["weights"]
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with language models, their recipe and their store."""
+    folder = tmp_path_factory.mktemp("stored")
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTLABELS_CACHE", str(folder / "cache"))
+        language_models(labels=LABELS)
+        assert teacher_logits.main(["--config=recipe.yaml", "store"]) == 0
+    return folder
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -225,10 +237,9 @@ def too_few_outputs(recipe: dict[str, Any]) -> None:
     ],
 )
 def test_what_does_not_fit_the_store_is_not_trained_on(
-    change: Callable[[dict[str, Any]], None], message: str, work: Path, capsys: pytest.CaptureFixture[str]
+    change: Callable[[dict[str, Any]], None], message: str, work: Path, stored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = language_models(labels=LABELS)
-    assert teacher_logits.main(["--config=recipe.yaml", "store"]) == 0
+    recipe = lm.again(stored)
     change(recipe)
     lm.write_recipe(Path("recipe.yaml"), **recipe)
     assert train_student.main(["--config=recipe.yaml", "store", "--out=out"]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -48,6 +49,18 @@ def ready(**changes: Any) -> dict[str, Any]:
     member = made["teacher"]["members"][0]
     save_weights(build_model(ModelConfig(member["class_path"], member["init_args"])), Path(member["weights"]))
     return made
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what is ready, and its store."""
+    folder = tmp_path_factory.mktemp("written")
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOFTLABELS_CACHE", str(folder / "cache"))
+        lm.write_texts(Path("texts"))
+        ready()
+        assert teacher_logits.main(WORDS) == 0
+    return folder
 
 
 def rows_of(recipe: dict[str, Any]) -> TransferSetConfig:
@@ -161,10 +174,9 @@ def test_going_on_never_finds_a_basis_anew(work: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_another_encoding_is_refused_field_by_field(
-    change: dict[str, Any], message: str, work: Path, capsys: pytest.CaptureFixture[str]
+    change: dict[str, Any], message: str, written: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = ready()
-    assert teacher_logits.main(WORDS) == 0
+    recipe = lm.again(written)
     before = digests("store")
     recipe["labels"] |= change
     write(recipe)
@@ -173,9 +185,8 @@ def test_another_encoding_is_refused_field_by_field(
     assert digests("store") == before
 
 
-def test_rows_cut_otherwise_are_another_specification(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = ready()
-    assert teacher_logits.main(WORDS) == 0
+def test_rows_cut_otherwise_are_another_specification(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = lm.again(written)
     for change, message in (
         ({"length": 12}, "transfer_set.sequences.length: 16 here, 12 in this run; transfer_set"),
         ({"pack": False}, "(transfer_set.sequences.pack: true here, false in this run;"),
@@ -198,9 +209,8 @@ def test_rows_that_are_not_packed_are_ragged_in_arrow(work: Path) -> None:
     assert verify_stage.main(["store", "--against_teacher=recipe.yaml"]) == 0
 
 
-def test_another_teacher_is_noticed_by_verify(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = ready()
-    assert teacher_logits.main(WORDS) == 0
+def test_another_teacher_is_noticed_by_verify(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = lm.again(written)
     assert verify_stage.main(["store", "--against_teacher=recipe.yaml", "--teacher_rows=40"]) == 0
     assert "of the tail's mass" in capsys.readouterr().out
     torch.manual_seed(1)

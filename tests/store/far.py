@@ -7,6 +7,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import obstore
@@ -53,11 +54,14 @@ class FarMemory(Remote):
         return self.folder.overlaps(other.folder if isinstance(other, FarMemory) else other)
 
     def stat(self, name: str) -> Version:
+        return self._version(name)
+
+    def _version(self, name: str) -> Version:
         data = self.folder.read(name)
         return Version(len(data), str(id(data)))
 
     def fetch(self, name: str, start: int, length: int, known: Version | None) -> tuple[memoryview, Version]:
-        return memoryview(self.folder.read(name))[start : start + length], self.stat(name)
+        return memoryview(self.folder.read(name))[start : start + length], self._version(name)
 
     def entries(self, name: str) -> dict[str, bool]:
         folders = {each.name for each in self.folder.folders(name)}
@@ -65,6 +69,38 @@ class FarMemory(Remote):
 
     def list(self, name: str = "") -> Iterator[str]:
         return self.folder.list(name)
+
+
+class Counting(FarMemory):
+    """It notes each request, and changes its answers as a test says."""
+
+    def __init__(
+        self, folder: FarPath, asked: list[tuple[str, int, int]] | None = None, lies: dict | None = None
+    ) -> None:
+        super().__init__(folder)
+        self.asked: list[tuple[str, int, int]] = [] if asked is None else asked
+        self.lies: dict = {} if lies is None else lies
+
+    def within(self, name: str) -> Counting:
+        return Counting(self.folder.within(name), self.asked, self.lies)
+
+    def top(self) -> Counting:
+        return Counting(FarPath("", self.folder._shared), self.asked, self.lies)
+
+    def fetch(self, name: str, start: int, length: int, known: Version | None) -> tuple[memoryview, Version]:
+        self.asked.append((name, start, length))
+        data, version = super().fetch(name, start, length, known)
+        lie = self.lies.pop(name, None) if "once" in self.lies else self.lies.get(name)
+        return lie(data, version) if lie else (data, version)
+
+
+def away(folder: Path, *names: str) -> Counting:
+    """The files of a folder, or those of these names, as a place that counts."""
+    place = FarPath()
+    for path in map(folder.joinpath, names) if names else folder.rglob("*"):
+        if path.is_file():
+            place.put(path.relative_to(folder).as_posix(), path.read_bytes())
+    return Counting(place)
 
 
 @dataclass(frozen=True)

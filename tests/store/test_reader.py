@@ -48,7 +48,10 @@ def test_rows_in_any_order(tmp_path: Path, rng: np.random.Generator, kind: str) 
 
 
 @kinds
-def test_keys_lead_to_their_first_row(tmp_path: Path, rng: np.random.Generator, kind: str) -> None:
+def test_keys_lead_to_their_first_row(
+    tmp_path: Path, rng: np.random.Generator, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("softlabels.store.key_index.AT_ONCE", 50)
     data = sample(rng, 120)
     data.keys[60:] = data.keys[rng.integers(0, 60, 60)]
     data.keys[10] = data.keys[110]

@@ -29,6 +29,23 @@ def test_as_many_rows_as_a_chunk_holds_need_not_be_all_of_them(make_store) -> No
     assert np.array_equal(gather(store, COLUMNS, rows)["shift"], store.column("shift")[rows])
 
 
+def test_chunks_beyond_65536_are_told_apart(make_store) -> None:
+    store = make_store(np.arange(3 * CHUNK))
+
+    class Far:
+        columns, rows_per_chunk = store.columns, CHUNK
+
+        def ahead(self, columns, chunks) -> None:
+            assert sorted(chunks) == [1, 65537, 65538]
+
+        def read_chunk(self, column: str, chunk: int) -> np.ndarray:
+            return store.read_chunk(column, chunk % 65536)
+
+    rows = np.array([CHUNK, 65537 * CHUNK + 3, 65538 * CHUNK, CHUNK + 1, 65537 * CHUNK])
+    wanted = store.column("shift")[rows % (65536 * CHUNK)]
+    assert np.array_equal(gather(Far(), ("shift",), rows)["shift"], wanted)
+
+
 def test_rows_stand_behind_the_lead(make_store) -> None:
     store = make_store(np.arange(100))
     one, two = np.array([99, 3, 50]), np.array([7, 98])

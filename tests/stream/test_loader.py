@@ -19,8 +19,9 @@ from tests.stream.samples import CHUNK, CLASSES, MEMBERS, inputs_of, labels_of, 
 
 @pytest.fixture(autouse=True)
 def one_window_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is read, however small."""
+    """Is read, however small, and into memory that was used before."""
     monkeypatch.setattr("softlabels.stream.loader.READ_ROWS", 1)
+    monkeypatch.setattr("softlabels.system.buffers.SMALLEST", 1)
 
 
 def check_values(batch: Batch, numbers: np.ndarray, stored: np.ndarray) -> None:
@@ -358,3 +359,11 @@ def test_a_program_may_end_in_the_middle_of_an_epoch(make_store) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script, store.path], capture_output=True, text=True, timeout=200)
     assert (done.returncode, done.stdout, done.stderr) == (0, "8\n", "")
+
+
+def test_batches_that_are_kept_keep_their_rows(make_store) -> None:
+    numbers = np.arange(9 * CHUNK)
+    loader = Loader(rows_of(numbers), make_store(numbers), batch_size=10, seed=0, block=CHUNK, window=2)
+    kept = [list(loader.epoch(epoch))[:: 2 + epoch] for epoch in range(3)]
+    for batch in (batch for epoch in kept for batch in epoch):
+        check_values(batch, numbers, numbers)

@@ -272,16 +272,17 @@ def test_tiny_gradients_survive_float16(rng: np.random.Generator) -> None:
 
 
 def test_no_array_of_positions_by_classes_is_held(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The largest tensor that any block makes has a block's size, with gradients and without."""
-    positions, block, seen = 40, 3, []
-    real = fused_terms.softmax_and_sum
+    """Products have a block's size, and what the loss makes of them an eighth of it."""
+    positions, block, seen, products = 40, 16, [], []
+    real, product = fused_terms.softmax_and_sum, fused.aligned_product
     monkeypatch.setattr(fused_terms, "softmax_and_sum", lambda z: (seen.append(z.shape), real(z))[1])
+    monkeypatch.setattr(fused, "aligned_product", lambda a, b: (products.append(len(a)), product(a, b))[1])
     student, labels = Student(rng, torch.float32, positions), hard(rng, positions=positions)
     student.fused(Sparse(rng, "lowrank", positions=positions).soft, labels, block)
     assert sum(shape[0] for shape in seen) == 2 * positions  # at T and at 1
-    assert max(shape[0] for shape in seen) == block
+    assert max(shape[0] for shape in seen) == block // 8
+    assert products == [16, 16, 8]
     assert fused.block_positions(1 << 17, torch.device("cpu")) == 64
-    assert fused.block_positions(1 << 13, torch.device("cpu"), 1 << 25) == 1 << 10
 
 
 def test_without_gradients_nothing_is_kept(rng: np.random.Generator) -> None:

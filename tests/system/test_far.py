@@ -13,32 +13,9 @@ from softlabels.system import far, kept
 from softlabels.system.depots import Version
 from softlabels.system.far import FarFiles
 from softlabels.system.kept import GAP, MOST_ASKED, joined
-from tests.store.far import FarMemory, FarPath
+from tests.store.far import Counting, FarPath
 
 MIB = 1 << 20
-
-
-class Counting(FarMemory):
-    """It notes each request, and changes its answers as a test says."""
-
-    def __init__(
-        self, folder: FarPath, asked: list[tuple[str, int, int]] | None = None, lies: dict | None = None
-    ) -> None:
-        super().__init__(folder)
-        self.asked: list[tuple[str, int, int]] = [] if asked is None else asked
-        self.lies: dict = {} if lies is None else lies
-
-    def within(self, name: str) -> Counting:
-        return Counting(self.folder.within(name), self.asked, self.lies)
-
-    def top(self) -> Counting:
-        return Counting(FarPath("", self.folder._shared), self.asked, self.lies)
-
-    def fetch(self, name: str, start: int, length: int, known: Version | None) -> tuple[memoryview, Version]:
-        self.asked.append((name, start, length))
-        data, version = super().fetch(name, start, length, known)
-        lie = self.lies.pop(name, None) if "once" in self.lies else self.lies.get(name)
-        return lie(data, version) if lie else (data, version)
 
 
 @pytest.fixture
@@ -151,7 +128,11 @@ def test_what_is_not_there(place: Counting) -> None:
         files.read("gone")
     with pytest.raises(FileNotFoundError):
         files.size("gone")
+    files.ahead({"gone": [(0, 9)]})
     assert not files.exists("gone")
+    assert len(place.asked) == 2  # what was said ahead is not asked again
+    place.folder.put("gone", b"come")
+    assert [files.exists("gone") for _ in range(2)][-1]  # and then it is
     assert files.names() == ["large", "small"]
     assert not files.is_folder("small")
 
@@ -194,6 +175,17 @@ def test_a_cache_that_is_none(given: str, place: Counting, monkeypatch: pytest.M
     monkeypatch.setenv("SOFTLABELS_READ_CACHE", given)
     with pytest.raises(ConfigError, match="give an absolute folder and gigabytes, such as /scratch/labels:200"):
         FarFiles(place)
+
+
+def test_a_part_within_another_does_not_hide_it(place: Counting) -> None:
+    files, whole = FarFiles(place), place.folder.read("large")
+    read(files, "large", 3 * MIB, 4096)
+    files.ahead({"large": [(2 * MIB, 4 * MIB)]})
+    for start in (2 * MIB, 3 * MIB, 3 * MIB + 8192):
+        assert read(files, "large", start, 65536) == whole[start : start + 65536]
+    assert len(place.asked) == 2
+    parts = files._seen.parts
+    assert parts._bytes == sum(len(each.result()) for each in parts._parts.values())
 
 
 def test_threads_want_the_same(place: Counting) -> None:

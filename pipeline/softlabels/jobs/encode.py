@@ -19,6 +19,7 @@ from softlabels.labels.encoding import Encoding
 from softlabels.labels.fidelity import Fidelity, by_temperature, nats, table
 from softlabels.labels.lost import Lost
 from softlabels.labels.settings import EncodingSettings
+from softlabels.labels.tail_basis import TailBasis
 from softlabels.labels.targets import titled
 from softlabels.models.device import resolve_device, warm_up
 from softlabels.report.table import as_text, fidelity_table
@@ -167,7 +168,8 @@ def try_encoding(
     whole = open_store(splits[split])
     made = _Encoded({split: whole}, {}, _chosen([whole], target), settings, layout, compression, place, LOGGED)
     basis, store = made.basis(), whole.only(made.target)
-    spec, shared = made.spec(split, basis), None if basis is None else torch.from_numpy(np.array(basis)).to(place)
+    spec = made.spec(split, basis)
+    shared = None if basis is None else TailBasis(torch.from_numpy(np.array(basis)).to(place))
     encoding = spec.only(made.target).encoding
     parts = (encoding.encode(logits, basis=shared)[1] for logits in _Sample(store, place))
     lost = Lost.total(parts).fidelity

@@ -122,7 +122,8 @@ class Filling:
             said = (
                 f"{split} {some(found)} ({', '.join(sorted({*found.values()}))})" for split, found in others.items()
             )
-            self._watch.say(f"waiting for shards of other workers: {'; '.join(said)}")
+            until = self._claims[left[0]].until_lapse
+            self._watch.say(f"waiting for shards of other workers: {'; '.join(said)}; {until}")
             self._has_waited = True
         time.sleep(min(_POLL, self._shards.lapse / 10))
 

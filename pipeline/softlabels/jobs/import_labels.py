@@ -38,7 +38,7 @@ from softlabels.store.root import is_split_folder, write_root
 from softlabels.store.same_plan import kept_about, require_same_maker
 from softlabels.store.spec import About, MemberSpec, Spec, TeacherSpec
 from softlabels.store.writer import StoreWriter, require_room
-from softlabels.system.local import LocalFolder
+from softlabels.system.places import Target
 from softlabels.transfer.alignment import alignment
 from softlabels.transfer.text import load_tokenizer, tokenizer_digest
 from softlabels.transfer.vocabulary import vocabulary_of
@@ -80,7 +80,7 @@ class Foreign:
 
 def import_labels(
     path: str | Path,
-    store: str | Path,
+    store: Target,
     *,
     from_format: Format,
     foreign: Foreign,
@@ -134,8 +134,8 @@ def import_labels(
         manifest = writer.seal(checked=True)
     for line in (*kept, *report, *writer.said):
         watch.say(line)
-    if is_split_folder(LocalFolder(store), split):
-        write_root(LocalFolder(Path(store).parent))
+    if is_split_folder(writer.folder, split):
+        write_root(writer.folder.above())
     return Translated(manifest, report)
 
 

@@ -73,7 +73,7 @@ def label(
     """
     with at_work(transfer_set, teacher, labels, store, shards, watch) as worker:
         found = worker.run()
-    write_root(folder_of(store, far=True))
+    write_root(folder_of(store))
     return found
 
 
@@ -82,7 +82,7 @@ def at_work(
     transfer_set: Rows, teacher: Ensemble | Served, labels: LabelsConfig, store: Target, shards: Shards, watch: Watch
 ) -> Iterator[Filling]:
     """A worker of `label`, its stores open."""
-    root = folder_of(store, far=True)
+    root = folder_of(store)
     splits = list(transfer_set.splits) if isinstance(transfer_set, TransferSetConfig) else [*_by_split(transfer_set)]
     require_root(root, tuple(splits))
     begun = next(filter(is_begun, map(root.within, splits)), None)
@@ -146,7 +146,7 @@ def seal(store: Target, splits: Sequence[str] = (), *, watch: Watch = LOGGED) ->
         UnsealedStore: shards of a split are missing; the others are sealed.
         UserError: a split was not begun.
     """
-    root, found, unsealed = folder_of(store, far=True), dict[str, Manifest](), list[UnsealedStore]()
+    root, found, unsealed = folder_of(store), dict[str, Manifest](), list[UnsealedStore]()
     begun = [folder.name for folder in root.folders() if folder.exists(PLAN)]
     for split in splits or begun or ("train",):
         if split not in begun:

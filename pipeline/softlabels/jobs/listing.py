@@ -13,7 +13,6 @@ from softlabels.store.records import Manifest
 from softlabels.store.seal import check_manifest
 from softlabels.store.signatures import read_signatures
 from softlabels.store.spec import Plan, Spec
-from softlabels.system.bucket import Bucket
 from softlabels.system.depots import Depot
 from softlabels.system.urls import depot_of
 
@@ -57,7 +56,7 @@ def stores_at(address: Address) -> Iterator[Found | DamagedManifest | LaterForma
 
 
 def _folders(there: Depot) -> Iterator[Depot]:
-    if isinstance(there, Bucket) and not there.lists:
+    if not there.lists:
         yield from splits_there(there, None).values()
         return
     for name in there.list():

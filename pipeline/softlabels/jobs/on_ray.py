@@ -66,7 +66,7 @@ def label_on_ray(
     with _cluster(address) as ray, _unwrapped():
         needs = {"num_cpus": 1, "num_gpus": min(1, ray.cluster_resources().get("GPU", 0)) if gpus is None else gpus}
         sizes = ray.get(ray.remote(_begin).options(max_retries=-1, **needs).remote(what))
-        root = folder_of(what.store, far=True)
+        root = folder_of(what.store)
         pending = [
             {"split": split, "shard": shard}
             for split, many in sizes.items()

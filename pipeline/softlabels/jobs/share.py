@@ -34,11 +34,9 @@ from softlabels.store.records import Manifest
 from softlabels.store.root import require_apart, require_root, write_root
 from softlabels.store.spec import Plan
 from softlabels.store.verify import verify
-from softlabels.system.bucket import Bucket
 from softlabels.system.depots import Depot, LocalDepot
 from softlabels.system.hub import Hub
 from softlabels.system.keys import public_key
-from softlabels.system.paths import local_path
 from softlabels.system.urls import depot_of
 
 Address = str | PathLike[str] | Depot
@@ -66,8 +64,8 @@ def push(
         StorageError: the place refused, also because credentials expired. Interrupted: asked to stop. Pushing again goes on.
             On the Hub nothing is visible before the end.
     """
-    here, there = LocalDepot(local_path(store)), depot_of(address)
-    if isinstance(there, Bucket) and not there.lists:
+    here, there = LocalDepot(store), depot_of(address)
+    if not there.lists:
         raise ConfigError(f"{there} is a web server, to which nothing is pushed", remedy="it is for pull only")
     if isinstance(there, LocalDepot):
         require_apart(here, there)
@@ -135,7 +133,7 @@ def pull(
         DamagedStore: what is there is not what was sealed.
         StorageError: the place refused. Interrupted: asked to stop. Pulling again goes on.
     """
-    there, root = depot_of(address), LocalDepot(local_path(store))
+    there, root = depot_of(address), LocalDepot(store)
     if isinstance(there, LocalDepot):
         require_apart(there, root)
     splits = splits_there(there, split)

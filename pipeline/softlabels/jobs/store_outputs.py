@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,7 +27,7 @@ from softlabels.store.root import is_split_folder, write_root
 from softlabels.store.same_plan import kept_about, require_same_maker
 from softlabels.store.spec import About, Spec
 from softlabels.store.writer import StoreWriter, require_room
-from softlabels.system.local import LocalFolder
+from softlabels.system.places import Target, folder_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +59,7 @@ class Whole:
     mask: NDArray[np.uint8] | None = None
 
 
-def store_outputs(path: str | Path, spec: Spec, whole: Whole, *, about: About, where: str, watch: Watch) -> Manifest:
+def store_outputs(path: Target, spec: Spec, whole: Whole, *, about: About, where: str, watch: Watch) -> Manifest:
     """Check outputs, make their store or go on with it, and describe the folder of splits that it lies in.
 
     Args:
@@ -99,12 +98,12 @@ def store_outputs(path: str | Path, spec: Spec, whole: Whole, *, about: About, w
         manifest = writer.seal(checked=True)
     for line in (*kept, *_not_finite(whole.inputs), *writer.said):
         watch.say(line)
-    if is_split_folder(LocalFolder(path), spec.transfer_set.split):
-        write_root(LocalFolder(Path(path).parent))
+    if is_split_folder(writer.folder, spec.transfer_set.split):
+        write_root(writer.folder.above())
     return manifest
 
 
-def split_of(store: str | Path, split: str | None, *, others: Collection[str] = (), setting: str = "split") -> str:
+def split_of(store: Target, split: str | None, *, others: Collection[str] = (), setting: str = "split") -> str:
     """The split that rows are: as it is said, else by the name of the store's folder.
 
     Args:
@@ -113,11 +112,12 @@ def split_of(store: str | Path, split: str | None, *, others: Collection[str] = 
     Raises:
         ConfigError: nobody says it, or folder and setting say two.
     """
-    folder, known = Path(store).name, {*SPLITS, *others}
+    place, known = folder_of(store), {*SPLITS, *others}
+    folder = place.name
     if split is None and folder not in known:
         raise ConfigError(
-            f"the folder {store} does not say which split these rows are",
-            remedy=f"give {setting}=train (or test, ...), or a folder of that name, such as {Path(store) / 'train'}",
+            f"the folder {place} does not say which split these rows are",
+            remedy=f"give {setting}=train (or test, ...), or a folder of that name, such as {place.at('train')}",
         )
     if split is not None and folder in known and folder != split:
         raise ConfigError(

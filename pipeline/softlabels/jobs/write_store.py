@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -25,6 +24,8 @@ from softlabels.labels.targets import Target
 from softlabels.store.new_spec import prepared_by, store_spec
 from softlabels.store.reader import Store, open_store
 from softlabels.store.spec import About, MemberSpec, TeacherSpec
+from softlabels.system.files import Folder
+from softlabels.system.places import Named, folder_of
 from softlabels.transfer.keys import array_keys
 
 Outputs = ArrayLike | Sequence[ArrayLike]  # an array, or rows of different length
@@ -42,7 +43,7 @@ class _One(NamedTuple):
 
 
 def write_store(
-    path: str | Path, logits: Outputs | Mapping[str, Outputs], *,
+    path: Named | Folder, logits: Outputs | Mapping[str, Outputs], *,
     inputs: ArrayLike | None = None, keys: ArrayLike | None = None, labels: Any = None,
     mask: Outputs | None = None, positions: int | None = None, kind: Target | Mapping[str, Target] = "softmax",
     layout: str = "zarr", compression: str | None = None, rows_per_shard: int | None = None,
@@ -55,7 +56,7 @@ def write_store(
     (docs/checks.md) is logged as a warning.
 
     Args:
-        path: the folder of one split. The folder above it gives the transfer set its name.
+        path: the folder of one split, or its address (docs/places.md). The folder above it gives the transfer set its name.
         logits: (R, M, C), or (R, C) of one model, float16 to float64; -inf for an impossible class. With positions (R, P, M, C)
             or (R, P, C), or a list of R arrays of different length, which layout "arrow" keeps so. Of several targets a mapping
             by name.
@@ -78,7 +79,8 @@ def write_store(
         ContradictingOutputs, OtherClassOrder: rows of one key with other outputs, classes in another order than the labels.
         SpecMismatch: the folder holds a store of other rows, outputs or settings. DiskFull, StorageError: call again.
     """
-    split, targets = split_of(path, split), _targets(logits, labels, kind, classes)
+    folder = folder_of(path)
+    split, targets = split_of(folder, split), _targets(logits, labels, kind, classes)
     rows, named = _count(targets), not isinstance(teacher, str)
     kept = of_length(None if inputs is None else array_of(inputs, "inputs"), rows, MEMORY, "inputs")
     where = positions_of({name: one.logits for name, one in targets.items()}, mask, positions)
@@ -87,19 +89,19 @@ def write_store(
     spaces = {name: (_ENCODINGS[one.kind], _space(name, one, found[name])) for name, one in targets.items()}
     spec = store_spec(
         targets=spaces, teacher=_teacher(teacher, found),
-        name=Path(path).absolute().parent.name, split=split, keys=own, layout=layout,
+        name=folder.above().name, split=split, keys=own, layout=layout,
         labelled=[name for name, given in found.items() if given.labels is not None],
         positions=None if where is None else where.most,
         ragged=layout == "arrow" and where is not None and where.lengths is not None,
         compression=compression or "none", rows_per_shard=rows_per_shard, embed=kept,
         preprocessing=None if kept is None else prepared_by("", {}, kept),
     )  # fmt: skip
-    whole, watch = Whole(own, kept, found, None if where is None else where.mask), Watch(say=partial(_warn, path))
-    store_outputs(path, spec, whole, about=About(source="arrays"), where=MEMORY, watch=watch)
+    whole, watch = Whole(own, kept, found, None if where is None else where.mask), Watch(say=partial(_warn, folder))
+    store_outputs(folder, spec, whole, about=About(source="arrays"), where=MEMORY, watch=watch)
     return open_store(path)
 
 
-def _warn(path: str | Path, line: str) -> None:
+def _warn(path: Folder, line: str) -> None:
     _log.warning("%s: %s", path, line)
 
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from softlabels.labels.blocks import Block
     from softlabels.labels.members import Members
+    from softlabels.labels.tail_basis import TailBasis
 
 Reduce = Literal["none", "geometric", "arithmetic"]
 Inputs = Literal["reference", "embed"]
@@ -186,8 +187,9 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     # Logits to columns, on the device.
 
     def encode(
-        self, logits: Tensor, *, weights: ArrayLike | None = None, basis: Tensor | None = None, labels: Tensor | None = None,
-        mask: Tensor | None = None, place: Callable[[int], str] = "row {}".format, block_bytes: int = BLOCK_BYTES,
+        self, logits: Tensor, *, weights: ArrayLike | None = None, basis: Tensor | TailBasis | None = None,
+        labels: Tensor | None = None, mask: Tensor | None = None, place: Callable[[int], str] = "row {}".format,
+        block_bytes: int = BLOCK_BYTES,
     ) -> Encoded:  # fmt: skip
         """The columns (N, M, ...) of raw logits, and what they lost; blocks pass one after the other.
 
@@ -195,7 +197,7 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             logits: (N, M, C) float16, bfloat16, float32 or float64 on any device, or (N, M, D) values; -inf marks a class of
                 probability 0, of a sigmoid +inf one of probability 1.
             weights: (M,) of members that are still to be reduced to their mean; None where they are not.
-            basis: (1 + r, C) float16 on the same device, where the tails have one.
+            basis: (1 + r, C) float16 on the same device, where the tails have one; a `TailBasis` of it for more than one call.
             labels: (N,) int64 on the same device, -1 for none: the logit of this class may be kept beside others.
             mask: (N,) bool, which positions count; the others are encoded as if all logits were 0. None: all.
             place: what messages call a position, from its number.
@@ -208,11 +210,13 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             LabelError: a label that is no class. ConfigError: see `check`.
         """
         from softlabels.labels.blocks import blocks
+        from softlabels.labels.tail_basis import TailBasis
 
+        shared = basis if basis is None or isinstance(basis, TailBasis) else TailBasis(basis)
         cut = blocks(logits, weights, mask, place, block_bytes, self.check_outputs)
         members, classes = 1 if weights is not None else logits.shape[1], logits.shape[2]
         self.check(members, classes)
-        parts = [*map(self.encoder(classes, basis, labels), cut)]
+        parts = [*map(self.encoder(classes, shared, labels), cut)]
         nothing = {name: np.zeros((0, *shape), dtype) for name, dtype, shape, _ in self.columns(classes, members)}
         found = {name: np.concatenate([none, *(part[0][name] for part in parts)]) for name, none in nothing.items()}
         return found, Lost.total(part[1] for part in parts)
@@ -240,7 +244,7 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         _ = block.below
 
     @abstractmethod
-    def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
+    def encoder(self, classes: int, basis: TailBasis | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
         """What encodes a block of positions of `encode`, one block after the other."""
 
     # Columns to distributions.

@@ -58,13 +58,18 @@ class Block:
     def below(self) -> Tensor:
         """logits - peak (n, M, C). Raises `LogitsOverflow` for what float16 does not hold."""
         below = self.logits - self.peak
-        self.refuse(
-            ((below <= -_BEYOND) & ~self.logits.isneginf()).any(dim=-1),
-            "a finite logit lies more than 65504 below the largest of its row, which float16 cannot hold",
-            "mark impossible classes with -inf instead of a large negative number",
-            LogitsOverflow,
-        )
+        if bool((below.amin(dim=-1) <= -_BEYOND).any()):  # else no class is compared, which would take longest
+            self.refuse(
+                ((below <= -_BEYOND) & ~self.logits.isneginf()).any(dim=-1),
+                "a finite logit lies more than 65504 below the largest of its row, which float16 cannot hold",
+                "mark impossible classes with -inf instead of a large negative number",
+                LogitsOverflow,
+            )
         return below
+
+    def counted(self, values: Tensor) -> Tensor:
+        """Those of values (n, ...) whose positions count."""
+        return values if bool(self.real.all()) else values[self.real]
 
     def refuse(self, bad: Tensor, what: str, remedy: str, kind: type[LogitsError] = LogitsError) -> None:
         """Raise an error of this kind that names the first distribution that is `bad`, of n * M in order."""

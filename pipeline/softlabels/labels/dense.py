@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from softlabels.labels.blocks import Block
     from softlabels.labels.dense_soft import DenseMembers
+    from softlabels.labels.tail_basis import TailBasis
 
 
 class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
@@ -59,7 +60,7 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
         """Nothing, as in format 1, but of foreign probabilities."""
         return {} if self.known_at is UNSET else {"known_at": self.known_at}
 
-    def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
+    def encoder(self, classes: int, basis: TailBasis | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
         from softlabels.labels.dense_encode import encode_dense
 
         return partial(encode_dense, self.measured_at)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from softlabels.labels.blocks import Block
     from softlabels.labels.sigmoid_soft import SigmoidMembers
+    from softlabels.labels.tail_basis import TailBasis
 
 
 class SigmoidEncoding(OneColumn, frozen=True, kw_only=True, tag="sigmoid"):
@@ -58,7 +59,7 @@ class SigmoidEncoding(OneColumn, frozen=True, kw_only=True, tag="sigmoid"):
 
         stored_logits(self.dtype, block)
 
-    def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
+    def encoder(self, classes: int, basis: TailBasis | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
         from softlabels.labels.sigmoid_encode import encode_sigmoid
 
         return partial(encode_sigmoid, self.dtype, self.measured_at)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from softlabels.labels.blocks import Block
+    from softlabels.labels.tail_basis import TailBasis
     from softlabels.labels.topk_soft import TopkMembers
 
 
@@ -66,7 +67,7 @@ class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
         else:
             check_others(name, values, self, first_row)
 
-    def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
+    def encoder(self, classes: int, basis: TailBasis | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
         from softlabels.labels.topk_encode import TopkEncoder
 
         return TopkEncoder(self, classes, basis, labels)

@@ -22,10 +22,13 @@ from softlabels.labels.blocks import Block
 from softlabels.labels.class_ids import narrow
 from softlabels.labels.fidelity import FidelitySums
 from softlabels.labels.lost import Lost
-from softlabels.labels.tail_basis import TailFit, coefficient_columns
+from softlabels.labels.tail_basis import TailBasis, coefficient_columns
 from softlabels.labels.tail_mass import CURVE_STEPS, nodes
 from softlabels.labels.topk_fields import TopkFields
 from softlabels.labels.topk_soft import TopkMembers
+
+_CACHED = 1 << 19  # logits whose masses are summed at a time, on CPUs
+_FEWEST = 3  # rows of them, cut evenly: several threads sum one row alone in another order
 
 
 class TopkEncoder:
@@ -35,11 +38,10 @@ class TopkEncoder:
     Raises `LogitsError` for a tail of which float16 keeps no mass.
     """
 
-    def __init__(self, encoding: TopkFields, classes: int, basis: Tensor | None, labels: Tensor | None) -> None:
+    def __init__(self, encoding: TopkFields, classes: int, basis: TailBasis | None, labels: Tensor | None) -> None:
         self.encoding, self.basis, self.labels = encoding, basis, labels
         if labels is not None:
             _check_labels(labels, classes)
-        self.fit = TailFit(basis) if basis is not None and encoding.tail == "lowrank" else None
         self.counted = 0
 
     def __call__(self, block: Block) -> Encoded:
@@ -54,7 +56,8 @@ class TopkEncoder:
         self.counted += int(block.real.sum())
         measured = measured.repeat_interleave(members)
         kept = {name: values[:, None] for name, values in columns.items()}
-        stored = TopkMembers.of(kept, encoding=self.encoding, classes=classes, basis=self.basis).to(below.device)
+        basis = None if self.basis is None else self.basis.wide
+        stored = TopkMembers.of(kept, encoding=self.encoding, classes=classes, basis=basis).to(below.device)
         lost = Lost(fidelity=measure_topk(self.encoding, below[measured], tail[measured], stored[measured]))
         return {name: values.reshape(-1, members, *values.shape[1:]) for name, values in columns.items()}, lost
 
@@ -66,8 +69,8 @@ class TopkEncoder:
         found = {"top_logit": below.gather(1, ids).half()}
         if encoding.tail != "renormalised":
             found |= mass_columns(tail, found["top_logit"], encoding, block.refuse)
-        if self.fit is not None:
-            found |= coefficient_columns(self.fit.coefficients(tail, ids), encoding, block.refuse)
+        if self.basis is not None and encoding.tail == "lowrank":
+            found |= coefficient_columns(self.basis.coefficients(tail, ids), encoding, block.refuse)
         own = below.gather(1, labels.clamp_min(0)[:, None])[:, 0].half()
         found["label_logit"] = own.masked_fill(labels < 0, torch.nan)
         return narrow(ids.cpu().numpy(), classes) | {name: values.cpu().numpy() for name, values in found.items()}, tail
@@ -83,9 +86,9 @@ def _check_labels(labels: Tensor, classes: int) -> None:
 
 def top_classes(below: Tensor, count: int) -> Tensor:
     """Ids (n, `count`), ascending, of the largest of (n, C); of equal ones the lowest ids, whatever torch.topk takes."""
-    values, ids = below.topk(count, dim=1, sorted=True)
-    least = values[:, -1:]
-    tied = _count(below == least) > _count(values == least)
+    values, ids = below.topk(min(count + 1, below.shape[1]), dim=1, sorted=True)
+    least, ids = values[:, count - 1 : count], ids[:, :count]
+    tied = (values[:, count:] == least).any(dim=1)
     if tied.any():
         rows, least = below[tied], least[tied]
         above, equal = rows > least, rows == least
@@ -120,20 +123,23 @@ def mass_columns(
 
 def _log_sums(logits: Tensor, betas: Sequence[float]) -> Tensor:
     """log sum of exp(beta z) over the possible classes of (n, C), -inf without any, for each beta: (n, betas) float64."""
+    step = max(_FEWEST, _CACHED // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+    parts = logits.tensor_split(max(1, -(-len(logits) // max(1, step))))
+    return torch.cat([_log_sums_of(part, betas) for part in parts])
+
+
+def _log_sums_of(logits: Tensor, betas: Sequence[float]) -> Tensor:
+    """The same of so few that they stay in the cache."""
     peak = logits.amax(dim=1, keepdim=True)
     below, scratch, sums = logits - peak.masked_fill(peak.isneginf(), 0.0), torch.empty_like(logits), []
     for beta in betas:
         if beta == 0:
-            sums.append(_count(below > -torch.inf).double().log())
+            nowhere = below.isneginf().sum(dim=1, dtype=torch.int32)  # into int64 it takes ten times as long
+            sums.append((logits.shape[1] - nowhere).double().log())
         else:
             total = torch.mul(below, beta, out=scratch).exp_().sum(dim=1)
             sums.append(total.double().log() + beta * peak[:, 0].double())
     return torch.stack(sums, dim=1)
-
-
-def _count(holds: Tensor) -> Tensor:
-    """How many of (n, C) hold, (n,)."""
-    return holds.sum(dim=1, dtype=torch.int32)  # into int64 it takes ten times as long
 
 
 def measure_topk(encoding: TopkFields, logits: Tensor, tail: Tensor, stored: TopkMembers) -> tuple[FidelitySums, ...]:

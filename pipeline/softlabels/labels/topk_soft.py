@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from softlabels.labels.aligned import aligned_product
 from softlabels.labels.class_ids import PAGE, pages
 from softlabels.labels.members import Members, existing
 from softlabels.labels.tail_mass import CURVE_STEPS, check_beta, curve_weights
@@ -168,7 +169,8 @@ class TopkMembers(Members):
         else:
             coefficients = self.coefficients()[:, 0]
             with torch.autocast(wide.device.type, enabled=False):  # half precision would blur the logits
-                z = torch.cat([torch.ones_like(coefficients[:, :1]), coefficients], dim=1).div_(temperature) @ wide
+                with_prior = torch.cat([torch.ones_like(coefficients[:, :1]), coefficients], dim=1)
+                z = aligned_product(with_prior.div_(temperature), wide)
         impossible = wide[0] == IMPOSSIBLE
         if bool(impossible.any()):
             possible = self.classes - impossible.sum() - (~impossible[ids]).sum(dim=1)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from softlabels.labels.blocks import Block
+    from softlabels.labels.tail_basis import TailBasis
     from softlabels.labels.values_soft import ValuesMembers
 
 
@@ -55,7 +56,7 @@ class ValuesEncoding(OneColumn, frozen=True, kw_only=True, tag="values"):
 
         stored_values(self.dtype, block)
 
-    def encoder(self, classes: int, basis: Tensor | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
+    def encoder(self, classes: int, basis: TailBasis | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
         from softlabels.labels.values_encode import encode_values
 
         return partial(encode_values, self.dtype)

@@ -23,9 +23,11 @@ from softlabels.store.positions import check_counts
 from softlabels.store.records import Payload
 from softlabels.store.spec import Spec
 from softlabels.store.values import beside, check_column
+from softlabels.system.buffers import Buffers
 from softlabels.system.files import File, Files
 
 Array = NDArray[np.generic]
+KEPT_BYTES = 1 << 23  # of memory that chunks were read into, and which is kept for the next ones
 
 
 class ChunkReader:
@@ -39,6 +41,7 @@ class ChunkReader:
         self.rows_per_chunk = spec.cut.rows_per_chunk
         self._open: OrderedDict[str, File] = OrderedDict()
         self._lock, self._most = threading.Lock(), store.most_files()
+        self._memory = Buffers(KEPT_BYTES)
 
     def ahead(self, parts: Iterable[tuple[Payload, Column, int]]) -> None:
         """Which chunks of shards are read next, see `Files.ahead`."""
@@ -106,7 +109,7 @@ class ChunkReader:
         """`size` bytes at `offset` of a shard file."""
         self.folder.ahead({name: [(offset, offset + size)]})
         file = self._file(name, payload)
-        data = np.empty(size, np.uint8)  # no more than the file holds: its size is that of the record
+        data = self._memory.empty((size,), np.uint8)  # no more than the file holds: its size is that of the record
         got = file.read_into(offset, data.data)
         if got < size:
             raise _damaged(self.folder, name, payload.shard, f"ends at byte {offset + got}")

@@ -38,7 +38,8 @@ class _Seen(NamedTuple):
 
 
 class Claims:
-    """The claims of one worker on the shards of one store.
+    """The claims of one worker on the shards of one store. `lapse`: seconds after which another's that has not changed is that
+    of a dead worker.
 
     ::
 
@@ -50,7 +51,7 @@ class Claims:
     def __init__(
         self, store: Folder, *, lapse: float = LAPSE, say: Callable[[str], object] = lambda line: None
     ) -> None:
-        self._store, self._lapse, self._say = store, lapse, say
+        self._store, self.lapse, self._say = store, lapse, say
         self._who = "\n".join([this_process(), *this_machine(), uuid.uuid4().hex])
         self._held: dict[str, list[str]] = {}  # by what is claimed its files: of whom it was taken over, last its own
         self._seen: dict[str, _Seen] = {}  # of others, by file
@@ -107,14 +108,15 @@ class Claims:
         if lapsed and not regardless:
             title = f"shard {what}" if what.isdigit() else what
             self._say(
-                f"{title}: the claim of {self.holder(what, turn)} has not changed for {self._lapse:g} s; taken over"
+                f"{title}: the claim of {self.holder(what, turn)} has not changed for {self.lapse:g} s; taken over"
             )
         return True
 
     def release(self, what: str) -> None:
         """Claim it no longer, nor let the dead do so from whom it was taken over."""
         for name in self._held.pop(what, []):
-            self._store.clear(name)
+            with suppress(StorageError, StrangePath):  # nothing depends on it
+                self._store.remove(name)
 
     def release_recorded(self) -> None:
         """Claim no shard that is done."""
@@ -124,12 +126,12 @@ class Claims:
     def beat(self) -> None:
         """Say that this worker gets on: to be called often, does something seldom."""
         now = time.monotonic()
-        if (since := now - self._last_beat) < self._lapse / _BEATS:
+        if (since := now - self._last_beat) < self.lapse / _BEATS:
             return
-        if since >= self._lapse and not self._is_slow:
+        if since >= self.lapse and not self._is_slow:
             self._is_slow = True
             self._say(
-                f"one step took {since:,.3g} s, and after {self._lapse:g} s without one other workers count this one as dead: "
+                f"one step took {since:,.3g} s, and after {self.lapse:g} s without one other workers count this one as dead: "
                 "if it did not stand still, give all of them a longer lapse"
             )
         self._last_beat, self._beats = now, self._beats + 1
@@ -145,6 +147,11 @@ class Claims:
             if not self._has_lapsed(_file(what, turn))
         }
 
+    @property
+    def until_lapse(self) -> str:
+        """Words on when others whose claims stand count as dead."""
+        return f"a worker whose claim has not changed for {self.lapse:g} s counts as dead"
+
     def holder(self, what: str, turn: int) -> str:
         """Who claimed it, in words."""
         seen = self._seen.get(_file(what, turn))
@@ -154,7 +161,9 @@ class Claims:
         return f"{self._who}\n{self._beats}\n".encode()
 
     def _is_recorded(self, shard: int) -> bool:
-        return self._store.exists(record_name(shard))
+        with suppress(FileNotFoundError):
+            return self._store.size(record_name(shard)) >= 0
+        return False
 
     def _standing(self) -> dict[str, list[int]]:
         """The turns of everything that is claimed, in order; the last one counts."""
@@ -171,13 +180,13 @@ class Claims:
     def _has_lapsed(self, name: str) -> bool:
         """Whether a claim, which is looked at now and then, has not changed for too long."""
         now, seen = time.monotonic(), self._seen.get(name)
-        if seen is None or now - seen.looked >= self._lapse / _LOOKS or now - seen.since >= self._lapse:
+        if seen is None or now - seen.looked >= self.lapse / _LOOKS or now - seen.since >= self.lapse:
             data = b""
             with suppress(FileNotFoundError):  # released at this moment
                 data = self._store.read(name, _MOST)
             since = now if seen is None or seen.data != data else seen.since
             seen = self._seen[name] = _Seen(data, since, now)
-        return now - seen.since >= self._lapse
+        return now - seen.since >= self.lapse
 
 
 def is_alone(store: Folder, presence: Presence) -> bool:

@@ -6,6 +6,7 @@ Those of a target that has a name, as where a store holds several, are called `N
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Annotated, Literal, get_args
 
 import msgspec
@@ -37,7 +38,7 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     @property
     def numpy_dtype(self) -> np.dtype[np.generic]:
         """Little-endian, as stored."""
-        return np.dtype(self.dtype).newbyteorder("<")
+        return _little_endian(self.dtype)
 
     @property
     def row_bytes(self) -> int:
@@ -66,6 +67,11 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         if values.dtype != np.dtype(self.dtype) or values.shape[1:] != self.shape:
             raise ValueError(f"{self.name}: {values.dtype} {values.shape[1:]} is not {self.dtype} {self.shape}")
         return np.ascontiguousarray(values, dtype=self.numpy_dtype)
+
+
+@cache
+def _little_endian(dtype: DType) -> np.dtype[np.generic]:
+    return np.dtype(dtype).newbyteorder("<")
 
 
 def stored_name(target: str, name: str) -> str:

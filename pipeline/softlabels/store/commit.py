@@ -13,8 +13,9 @@ Staging is swept only by a writer that is known to be alone.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 
 from softlabels.errors import DamagedManifest, DamagedShard, MissingShard, RunExists, StorageError, StrangePath
 from softlabels.store.claims import claimants_elsewhere, is_alone
@@ -22,6 +23,7 @@ from softlabels.store.json_files import pretty_json, read_json
 from softlabels.store.paths import CLAIMS, COMMITS, LOCK, MANIFEST, SET_ASIDE, STAGING, record_name, staged
 from softlabels.store.records import Commit
 from softlabels.system.files import Files, Folder, Presence
+from softlabels.system.places import each_of
 
 _AGAIN = "run `softlabels repair`, then the same command again"
 
@@ -68,7 +70,7 @@ def commit(store: Folder, record: Commit) -> bool:
         if (record.payload.shard, record.payload.files.keys()) != (ours.payload.shard, ours.payload.files.keys()):
             raise DamagedManifest(f"{store.at(name)} is no record of shard {ours.payload.shard}", remedy=_AGAIN)
         store.settle([name])
-    place(store, [record])
+    _place(store, [record], {record.write_id})
     return won
 
 
@@ -80,18 +82,23 @@ def place(store: Folder, records: Iterable[Commit]) -> None:
         MissingShard: a file is neither in staging nor in place. DamagedShard: it is no plain file, or has another size than was
             recorded.
     """
-    records, here = list(records), set(store.names(STAGING))
+    _place(store, list(records), set(store.names(STAGING)))
+
+
+def _place(store: Folder, records: Sequence[Commit], here: set[str]) -> None:
+    """The same, of which the writes that are `here` may still be staged."""
     moves = {
-        name: target
+        staged(record.write_id, number): target
         for record in records
         if record.write_id in here
         for number, target in enumerate(sorted(record.payload.files))
-        if _is_plain(store, name := staged(record.write_id, number))
     }
-    store.place(moves)
-    for record in records:
-        for name, file in record.payload.files.items():
-            _require_size(store, record.payload.shard, name, file.size)
+    plain = each_of(store, partial(_is_plain, store), moves)
+    store.place({name: moves[name] for name, found in zip(moves, plain, strict=True) if found})
+    files = [
+        (record.payload.shard, name, file.size) for record in records for name, file in record.payload.files.items()
+    ]
+    each_of(store, lambda file: _require_size(store, *file), files)
     store.settle(name for record in records for name in record.payload.files)
     for record in records:
         if record.write_id in here:

@@ -30,6 +30,7 @@ from softlabels.store.spec import Spec
 from softlabels.system.files import Files
 
 MOST_ROWS = 1 << 16  # that are looked at; of more, whole chunks that are evenly spread
+_AT_ONCE = 16  # chunks of each column
 RELABELLED = {
     "softmax": "label the transfer set again from what the softmax is taken of, or from the logarithm of the probabilities",
     "sigmoid": "label the transfer set again from what the sigmoid is taken of, or from log(p / (1 - p))",
@@ -55,6 +56,14 @@ def _where(stored: Stored) -> str:
 def _soft(stored: Stored, chunk: int) -> Columns:
     """A chunk's columns of the labels."""
     return {name: stored.read_chunk(name, chunk) for name in stored.spec.soft_columns}
+
+
+def _wanted(stored: Stored, columns: Sequence[str], chunks: Sequence[int]) -> Iterator[int]:
+    """These chunks, one after the other; a place far away fetches some at the same time."""
+    for number, chunk in enumerate(chunks):
+        if number % _AT_ONCE == 0:
+            stored.ahead(columns, chunks[number : number + _AT_ONCE])
+        yield chunk
 
 
 def _parts(columns: Columns) -> Iterator[Columns]:
@@ -147,7 +156,8 @@ def stored_agreement(stored: Stored, *, own: Own | None = None, refuse: bool = F
     if spec.encoding.target != "softmax" or spec.of_tokens:
         return None
     outputs, labels = [], []
-    for chunk in _looked_at(spec, spec.positions or 1).tolist():
+    chunks = _looked_at(spec, spec.positions or 1).tolist()
+    for chunk in _wanted(stored, ("label", *spec.soft_columns), chunks):
         start = chunk * spec.cut.rows_per_chunk
         named = stored.read_chunk("label", chunk).astype(np.int64)
         places = np.arange(len(named), dtype=np.int64)
@@ -183,7 +193,8 @@ def _require_logits(stored: Stored) -> None:
         return
     ask = partial(require_logits, target=target, total=spec.rows, who=_where(stored), remedy=RELABELLED[target])
     parts = []
-    for chunk in _looked_at(spec).tolist():
+    names = (*spec.soft_columns, *(["position_mask"] if spec.positions is not None else []))
+    for chunk in _wanted(stored, names, _looked_at(spec).tolist()):
         columns = dict(_soft(stored, chunk))
         if spec.positions is not None:
             columns["position_mask"] = stored.read_chunk("position_mask", chunk)

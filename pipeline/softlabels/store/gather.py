@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from copy import copy
+from itertools import pairwise
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -22,11 +23,13 @@ from softlabels.store.chunks import ChunkReader
 from softlabels.store.columns import Column, stored_name
 from softlabels.store.records import Payload
 from softlabels.store.spec import Spec
+from softlabels.system.buffers import Buffers
 from softlabels.system.files import Files
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
 Block = dict[str, Array]  # arrays of one length, by name
+IN_A_ROW = 4  # chunks that a thread reads before it asks for the next ones
 AT_ONCE = 512  # chunks of a column that are wanted at once
 
 
@@ -84,6 +87,8 @@ class Stored:
 
     def ahead(self, columns: Sequence[str], chunks: Sequence[int]) -> None:
         """See `ChunkSource`."""
+        if self.folder.near:
+            return
         in_shard = self.spec.cut.rows_per_shard // self.rows_per_chunk
         placed = [divmod(chunk, in_shard) for chunk in chunks]
         payloads = self.payloads({shard for shard, _ in placed})
@@ -126,44 +131,79 @@ class RecordedChunks(Stored):
         self._reader.close()
 
 
-def read_rows(source: ChunkSource, name: str, start: int, stop: int) -> Array:
-    """Rows `start` to `stop` of a column; each is the first of a chunk, or the end of the store."""
-    chunks, found = range(start // source.rows_per_chunk, -(-stop // source.rows_per_chunk)), []
+def read_rows(source: ChunkSource, name: str, start: int, stop: int, beside: Sequence[str] = ()) -> Array:
+    """Rows `start` to `stop` of a column; each is the first of a chunk, or the end of the store. The columns `beside` it are
+    read after it.
+    """
+    kind, size = source.columns[name], source.rows_per_chunk
+    chunks, found = range(start // size, -(-stop // size)), np.empty((stop - start, *kind.shape), kind.numpy_dtype)
     for first in range(0, len(chunks), AT_ONCE):
         part = chunks[first : first + AT_ONCE]
-        source.ahead((name,), part)
-        found += [source.read_chunk(name, chunk) for chunk in part]
-    return np.concatenate(found)
+        source.ahead((name, *beside), part)
+        for chunk in part:
+            values = source.read_chunk(name, chunk)
+            found[chunk * size - start :][: len(values)] = values
+    return found
 
 
 def gather(
-    source: ChunkSource, columns: Sequence[str], rows: Ints, *, lead: Block | None = None, pool: Executor | None = None
+    source: ChunkSource,
+    columns: Sequence[str],
+    rows: Ints,
+    *,
+    lead: Block | None = None,
+    pool: Executor | None = None,
+    memory: Buffers | None = None,
 ) -> Block:
     """The given rows of some columns, in the order given, behind the rows of `lead`: arrays (L + B, ...).
 
-    `pool` reads chunks side by side; the answer does not depend on it.
+    `pool` reads chunks side by side; the answer does not depend on it. It lies in `memory`.
     """
     first = 0 if lead is None else len(lead[columns[0]])
     kinds = {name: source.columns[name] for name in columns}
-    block: Block = {name: np.empty((first + len(rows), *c.shape), c.numpy_dtype) for name, c in kinds.items()}
-    order = np.argsort(rows)
-    ascending = rows[order]
-    distinct = bool((np.diff(ascending) > 0).all())
-    chunks = ascending // source.rows_per_chunk
-    starts = np.flatnonzero(np.diff(chunks, prepend=-1))
-    source.ahead(columns, chunks[starts].tolist())
+    empty = np.empty if memory is None else memory.empty
+    block: Block = {name: empty((first + len(rows), *c.shape), c.numpy_dtype) for name, c in kinds.items()}
+    chunks = rows // source.rows_per_chunk
+    order, starts = _by_chunk(chunks)
+    source.ahead(columns, chunks[order[starts]].tolist())
 
     def put(start: int, end: int) -> None:
-        chunk = int(chunks[start])
-        inside = ascending[start:end] - chunk * source.rows_per_chunk
+        at = order[start:end]
+        chunk = int(chunks[at[0]])
+        inside, places = rows[at] - chunk * source.rows_per_chunk, None
         for name in columns:
             values = source.read_chunk(name, chunk)
-            whole = distinct and len(values) == len(inside)  # then `inside` counts up and need not be followed
-            block[name][first + order[start:end]] = values if whole else values[inside]
+            if places is None:
+                places = _places(at, inside, len(values))
+            if places is None:
+                block[name][first + at] = values[inside]
+            else:  # all of it, and nothing need be picked
+                block[name][first + places] = values
 
+    def put_some(some: Sequence[tuple[int, int]]) -> None:
+        for start, end in some:
+            put(start, end)
+
+    cuts = list(pairwise([*starts.tolist(), len(rows)]))
     run = map if pool is None else pool.map
-    deque(run(put, starts.tolist(), [*starts[1:].tolist(), len(rows)][: len(starts)]), maxlen=0)
+    deque(run(put_some, (cuts[at : at + IN_A_ROW] for at in range(0, len(cuts), IN_A_ROW))), maxlen=0)
     if lead is not None:
         for name in columns:
             block[name][:first] = lead[name]
     return block
+
+
+def _by_chunk(chunks: Ints) -> tuple[Ints, Ints]:
+    """An order (B,) in which rows of one chunk of `chunks` (B,) stand side by side, and where in it each chunk begins."""
+    narrow = chunks.astype(np.uint16) if chunks.max(initial=0) < 1 << 16 else chunks  # sorted by counting
+    order = np.argsort(narrow, kind="stable")
+    return order, np.flatnonzero(np.diff(chunks[order], prepend=-1))
+
+
+def _places(at: Ints, inside: Ints, count: int) -> Ints | None:
+    """Where each of the `count` rows of a chunk is wanted: `inside` (n,) are, at `at` (n,). None unless each is, once."""
+    if len(inside) != count:
+        return None
+    places = np.full(count, -1)
+    places[inside] = at
+    return places if (places >= 0).all() else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar, overload
 
 import msgspec
@@ -50,19 +50,28 @@ def store_folders(root: F) -> list[F]:
     """
     if root.exists() and not root.is_folder():
         raise StorePathError(f"{root} is a file; a store is a folder", remedy="give the path of a store")
+    _ask(root, [""])
     if holds_store(root):
         return [root]
     if root.lists:
+        _ask(root, [f"{folder.name}/" for folder in root.folders()])
         inner = [name for name in root.names() if root.followed(name).is_folder() and holds_store(root.followed(name))]
         found = [root.within(_seen(root, name)) for name in inner if root.is_folder(name)]
     else:
-        found = [root.within(safe_name(root, name)) for name in sorted(listed_splits(root))]
+        named = sorted(safe_name(root, name) for name in listed_splits(root))
+        _ask(root, [f"{name}/" for name in named])
+        found = [root.within(name) for name in named]
     if not found:
         raise StorePathError(
             f"{root} holds no store" if root.exists() else f"{root} does not exist",
             remedy="give the path of a store, or make one with `softlabels teacher-logits`, `import`, `encode` or `convert`",
         )
     return found
+
+
+def _ask(root: Files, folders: Sequence[str]) -> None:
+    """Say that what makes these folders stores is read next."""
+    root.ahead({f"{folder}{name}": [(0, 1)] for folder in folders for name in (PLAN, MANIFEST)})
 
 
 def holds_store(folder: Files) -> bool:
@@ -73,6 +82,7 @@ def holds_store(folder: Files) -> bool:
 def listed_splits(root: Files) -> set[str]:
     """The splits that the files at `root` for other readers list: names that somebody else may have chosen."""
     listed: set[str] = set()
+    root.ahead({name: [(0, 1)] for name in FOR_READERS})
     for name in FOR_READERS:
         try:
             found = msgspec.json.decode(read_small_file(root, name))

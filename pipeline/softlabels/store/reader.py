@@ -8,7 +8,7 @@ is first touched, chunks and the basis of the tails when they are asked for. R r
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from copy import copy
 from functools import cached_property
 from typing import Literal, Self
@@ -245,10 +245,10 @@ class Store(Stored):
         self._checked.add((stored.name, chunk))
         return values
 
-    def column(self, name: str) -> NDArray[np.generic]:
-        """A whole column, (R, ...)."""
+    def column(self, name: str, *, beside: Sequence[str] = ()) -> NDArray[np.generic]:
+        """A whole column, (R, ...). Far away the columns `beside` it, which are read after it, come along."""
         self._require(name)
-        return read_rows(self, name, 0, self.rows)
+        return read_rows(self, name, 0, self.rows, beside)
 
     def gather(self, name: str, rows: ArrayLike) -> NDArray[np.generic]:
         """The given rows of a column, in the order given: (len(rows), ...); each chunk is read once."""

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import msgspec
 
 from softlabels.errors import DamagedManifest, DamagedStore, LaterFormat, StorageError, StorePathError
-from softlabels.store.commit import alone, place, replace
+from softlabels.store.commit import alone, create, place, replace
 from softlabels.store.json_files import RELABEL, bytes_at, pretty_json, read_json, read_small_file
 from softlabels.store.layouts import layout_of
-from softlabels.store.paths import BASIS_FILE, CARD, FOLDERS, MANIFEST, PLAN, SET_ASIDE, record_name
+from softlabels.store.paths import BASIS_FILE, CARD, FOLDERS, MANIFEST, PLAN, SET_ASIDE, STAGING, record_name
 from softlabels.store.records import Commit, Manifest
 from softlabels.store.rules import check_spec
 from softlabels.store.seal import check_manifest, check_record, was_sealed
@@ -31,7 +31,8 @@ from softlabels.store.spec import FORMAT, Plan, Spec
 from softlabels.store.verify import RESEAL, STRANGER, Problem, basis_problems, shard_problems, strangers, verify
 from softlabels.store.writer import StoreWriter
 from softlabels.system.files import Files, Folder
-from softlabels.system.places import Target, folder_of
+from softlabels.system.patience import this_process
+from softlabels.system.places import Target, folder_of, reading
 
 Progress = Callable[[int], object]
 
@@ -70,7 +71,7 @@ def repair(path: Target, *, progress: Progress = lambda shards: None) -> Repaire
         ContradictingOutputs, OtherClassOrder: the labels of a store that was never sealed, see `softlabels.checks`.
         StorageError: the system refused to read or write.
     """
-    store = folder_of(path, far=True)
+    store = folder_of(path)
     _refuse_links(store, _plan_and_manifest(store)[0].spec)
     with alone(store):
         plan, manifest = _plan_and_manifest(store)  # again: a writer may have sealed it meanwhile
@@ -131,10 +132,15 @@ def _refuse_links(store: Files, spec: Spec) -> None:
         store.is_folder(name)
 
 
-def _new_aside(store: Files) -> str:
-    """The name of a folder below `set_aside` that is not there yet."""
+def _new_aside(store: Folder) -> str:
+    """The name of a folder below `set_aside` that is not there yet. Where nobody sees another `repair`, it is reserved, so that
+    neither writes over what the other set aside.
+    """
     before = [int(name) for name in store.names(SET_ASIDE) if name.isascii() and name.isdigit()]
-    return f"{SET_ASIDE}/{max(before, default=0) + 1}"
+    number = max(before, default=0) + 1
+    while not (store.sees_writers or create(store, f"{STAGING}/aside-{number}", this_process().encode())):
+        number += 1
+    return f"{SET_ASIDE}/{number}"
 
 
 def _move(store: Folder, aside: str, name: str) -> None:
@@ -161,13 +167,13 @@ def _problems(store: Folder, spec: Spec, manifest: Manifest | None, progress: Pr
         DamagedStore: rows that are not those of the plan: no shard is to blame.
         StorageError: the system refused to read a file, which need not be damaged.
     """
-    for problem in _by_records(store, spec, progress) if manifest is None else verify(store, progress=progress):
+    found = _by_records(store, spec, progress) if manifest is None else verify(reading(store), progress=progress)
+    for problem in found:
         if problem.file == PLAN:
             raise DamagedStore(f"{store.at(PLAN)}: {problem.what}", remedy="label the transfer set into another folder")
         if problem.unread:
-            raise StorageError(
-                problem.what, remedy="check disk and permissions; delete the file if the disk has lost it"
-            )
+            disk = "check disk and permissions; delete the file if the disk has lost it"
+            raise StorageError(problem.what, remedy=disk if store.near else problem.remedy)
         yield problem
 
 

@@ -16,6 +16,7 @@ from softlabels.store.records import Manifest
 from softlabels.store.shared import shared
 from softlabels.store.spec import FORMAT
 from softlabels.system.files import Files, Folder
+from softlabels.system.places import reading
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def _described(root: Files, *, count: bool = False) -> dict[str, bytes]:
         for split, folder in store_splits(root).items()
         if folder != root and folder.exists(MANIFEST)
     }
-    found = shared({split: root.within(split) for split in manifests}).lines if count else []
+    found = shared({split: reading(root.within(split)) for split in manifests}).lines if count else []
     by_layout: dict[str, list[str]] = {}
     version = max((manifest.format for manifest in manifests.values()), default=FORMAT)
     for split, manifest in manifests.items():

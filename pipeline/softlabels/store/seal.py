@@ -21,6 +21,7 @@ from softlabels.store.records import Commit, Manifest, Payload, fits_targets, is
 from softlabels.store.rules import check_spec
 from softlabels.store.spec import BLOCK_ROWS, FORMAT, Plan, Spec
 from softlabels.system.files import Files
+from softlabels.system.places import each_of
 
 _FOR_READERS = 1 << 16  # bytes of card, fidelity table and the files for other readers
 _IN_MANIFEST, _NAME = 256, 64  # bytes of a shard in the manifest and in state.json, of a file in its folder
@@ -78,7 +79,7 @@ def was_sealed(store: Files, spec: Spec) -> bool:
     """
     names = (MANIFEST, *layout_of(spec).metadata(spec, "", FORMAT))
     aside = any(store.exists(f"{SET_ASIDE}/{name}/{MANIFEST}") for name in store.names(SET_ASIDE))
-    return aside or any(map(store.exists, names))
+    return aside or any(each_of(store, store.exists, names))
 
 
 def check_manifest(manifest: Manifest, where: str) -> None:

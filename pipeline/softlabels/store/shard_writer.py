@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import uuid
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.metadata import version
 from types import TracebackType
 from typing import Self
@@ -24,6 +24,7 @@ from softlabels.store.paths import staged
 from softlabels.store.records import Chunk, FileRecord, Payload, by_name_of, record_of
 from softlabels.store.spec import Spec
 from softlabels.system.files import Folder, Sink
+from softlabels.system.places import each_of
 
 
 def environment_here() -> dict[str, str]:
@@ -48,7 +49,7 @@ class ShardWriter:
     def __init__(self, folder: Folder, spec: Spec, shard: int, environment: Mapping[str, str]) -> None:
         self._folder, self._spec, self._shard, self._environment = folder, spec, shard, environment
         self._write_id = uuid.uuid4().hex
-        layout, self._open = layout_of(spec), ExitStack()
+        layout, self._open = layout_of(spec), list[ExitStack]()  # a file each
         self._path = {column.name: layout.path(column, shard) for column in spec.columns}
         self._sinks: dict[str, _Digested] = {}
         self._left: list[Arrays] = []  # less than a chunk, `_held` rows of it
@@ -57,7 +58,8 @@ class ShardWriter:
         self._chunks: dict[str, list[Chunk]] = {column.name: [] for column in spec.columns}
         try:
             for number, name in enumerate(sorted(set(self._path.values()))):
-                sink = self._open.enter_context(folder.filled(staged(self._write_id, number)))
+                self._open.append(ExitStack())
+                sink = self._open[-1].enter_context(folder.filled(staged(self._write_id, number)))
                 self._sinks[name] = _Digested(sink)
         except BaseException:
             self._drop()
@@ -76,9 +78,9 @@ class ShardWriter:
     def _drop(self) -> None:
         """Close what is open, without a flush, and remove it."""
         try:
-            self._open.__exit__(_Dropped, _Dropped(), None)
-        except _Dropped:
-            pass
+            for each in self._open:
+                with suppress(_Dropped):
+                    each.__exit__(_Dropped, _Dropped(), None)
         finally:
             discard(self._folder, self._write_id)
 
@@ -123,7 +125,7 @@ class ShardWriter:
             raise UserError(f"shard {self._shard} has {self._rows} of {rows} rows", remedy="add all, then commit")
         by_name = by_name_of(self._spec, lost)
         self._files.end()
-        self._open.close()
+        each_of(self._folder, ExitStack.close, self._open)
         self._folder.settle([staged(self._write_id, 0)])
         payload = Payload(
             shard=self._shard,

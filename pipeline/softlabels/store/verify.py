@@ -26,7 +26,7 @@ from softlabels.store.seal import make_manifest
 from softlabels.store.signatures import read_signatures, signatures_file
 from softlabels.store.spec import FORMAT, Plan, Spec
 from softlabels.system.files import File, Files
-from softlabels.system.places import Place
+from softlabels.system.places import Place, each_of
 
 RESEAL = "`softlabels repair` writes it again"
 STRANGER = "does not belong to the store"
@@ -110,10 +110,9 @@ def require_files(store: Store) -> None:
     seen without reading the labels again. The basis is read.
     """
     read_basis(store.folder, store.spec)
-    for shard in range(store.spec.shards):
-        payload = store.payload(shard)
-        for name in sorted(payload.files):
-            open_sized(store.folder, name, payload)
+    payloads = each_of(store.folder, store.payload, range(store.spec.shards))
+    files = [(name, payload) for payload in payloads for name in sorted(payload.files)]
+    each_of(store.folder, lambda file: open_sized(store.folder, *file).size, files)
 
 
 def known_names(spec: Spec, shards: Iterable[int]) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -27,7 +28,7 @@ from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.commit import create, is_bound, leave_staging, place, recorded_shards, replace, sweep
 from softlabels.store.digest import blake3_hex
 from softlabels.store.findings import check_written
-from softlabels.store.json_files import pretty_json, read_json, read_small_file
+from softlabels.store.json_files import decode_json, pretty_json, read_json, read_small_file
 from softlabels.store.layouts import layout_of
 from softlabels.store.paths import BASIS_FILE, BASIS_FOLDER, CARD, COMMITS, LOCK, MANIFEST, PLAN, STAGING, record_name
 from softlabels.store.reader import open_store
@@ -38,8 +39,8 @@ from softlabels.store.seal import check_record, make_manifest, store_bytes, was_
 from softlabels.store.shard_writer import ShardWriter, environment_here
 from softlabels.store.spec import About, Plan, Spec, plan_of
 from softlabels.store.verify import require_files
-from softlabels.system.files import Folder, Presence
-from softlabels.system.places import Target, folder_of
+from softlabels.system.files import Files, Folder, Presence
+from softlabels.system.places import Target, each_of, folder_of, reading
 
 _PLACED = 256  # records whose files are put in place between two beats
 
@@ -78,7 +79,7 @@ class StoreWriter:
         self.spec = spec = check_spec(spec, error=errors.UserError)
         if basis is not None:
             require_basis(spec, basis)
-        self.folder = folder_of(path, far=True)
+        self.folder = folder_of(path)
         self.path = self.folder.at()
         self.layout = layout_of(spec)
         self.plan = plan_of(spec, about)
@@ -92,7 +93,7 @@ class StoreWriter:
         if self.sealed:
             self.close()
             self._require_same(read_json(self.folder, PLAN, Plan))
-            require_files(open_store(self.folder))
+            require_files(open_store(reading(self.folder)))
             if not self.folder.sees_writers and self.folder.names(STAGING):  # of a writer that died after the seal
                 self.folder.clear(STAGING)
             return
@@ -115,7 +116,8 @@ class StoreWriter:
             if basis is not None or self.spec.basis_shape is None:
                 drop_basis(self.folder, keep=basis)
         self.plan = self._agree_on_plan(basis)
-        records = [self.record(shard) for shard in sorted(recorded_shards(self.folder))]
+        read = partial(self._read_record, reading(self.folder))
+        records = [record for record, _ in each_of(self.folder, read, sorted(recorded_shards(self.folder)))]
         self._place(records)
         self._taken |= {record.payload.shard for record in records}
         if alone:
@@ -190,10 +192,15 @@ class StoreWriter:
 
     def record(self, shard: int) -> Commit:
         """The commit record of a shard, checked against the plan (its paths are used for placing files)."""
+        return self._read_record(self.folder, shard)[0]
+
+    def _read_record(self, files: Files, shard: int) -> tuple[Commit, str]:
+        """The same, and the digest of its file."""
         name = record_name(shard)
-        record = read_json(self.folder, name, Commit)
-        check_record(self.spec, shard, record, str(self.folder.at(name)))
-        return record
+        data, where = read_small_file(files, name), str(files.at(name))
+        record = decode_json(data, Commit, where)
+        check_record(self.spec, shard, record, where)
+        return record, blake3_hex(data)
 
     def rows_of(self, shard: int) -> tuple[int, int]:
         """First and one past the last row of a shard."""
@@ -329,21 +336,22 @@ class StoreWriter:
             raise errors.UnsealedStore(
                 f"{self.path} still lacks shards {some(self.pending)}", remedy="write them, then seal"
             )
-        records, commits = list[Commit](), list[str]()
-        for shard in range(self.spec.shards):
+        records, commits, files = list[Commit](), list[str](), reading(self.folder)
+        read = partial(self._read_record, files)
+        for first in range(0, self.spec.shards, _PLACED):
             beat()
-            records.append(self.record(shard))
-            commits.append(blake3_hex(read_small_file(self.folder, record_name(shard))))
-        for first in range(0, len(records), _PLACED):
+            found = each_of(files, read, range(first, min(first + _PLACED, self.spec.shards)))
+            records += [record for record, _ in found]
+            commits += [digest for _, digest in found]
             beat()
-            self._place(records[first : first + _PLACED])
+            self._place(records[first:])
         checked = checked or was_sealed(self.folder, self.spec)
-        self.said = check_written(self.folder, self.spec, records, checked=checked, beat=beat)
+        self.said = check_written(files, self.spec, records, checked=checked, beat=beat)
         read_basis(self.folder, self.spec)
         manifest = make_manifest(self.plan, records, tuple(commits))
-        for name, data in self.layout.metadata(self.spec, manifest.digest, manifest.format).items():
-            replace(self.folder, name, data)
-        replace(self.folder, CARD, store_card(manifest, self.said).encode())
+        beside = self.layout.metadata(self.spec, manifest.digest, manifest.format)
+        beside |= {CARD: store_card(manifest, self.said).encode()}
+        each_of(self.folder, lambda file: replace(self.folder, *file), beside.items())
         is_first = create(self.folder, MANIFEST, pretty_json(manifest))
         if not is_first:  # another worker was quicker, from the same records
             manifest = read_json(self.folder, MANIFEST, Manifest)

@@ -24,12 +24,13 @@ from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.gather import Array, Block, ChunkSource, gather
 from softlabels.store.key_index import Missing
 from softlabels.stream.columns import SoftColumns
-from softlabels.stream.exchange import Share
+from softlabels.stream.exchange import Exchange, Share
 from softlabels.stream.hard_labels import check_labels, own_labels, require_names
 from softlabels.stream.join import Ints, find_labels
 from softlabels.stream.label_map import check_label_map
 from softlabels.stream.positions import Positions, TokenPositions, check_positions, require_positions
 from softlabels.stream.stored_rows import EmbeddedRows, StoredRows
+from softlabels.system.buffers import Buffers
 
 if TYPE_CHECKING:
     from softlabels.store import Store
@@ -97,11 +98,29 @@ class Examples:
         sources = (self.own, self.own_columns), (self.reader, self.columns)
         return sum(source.columns[name].row_bytes for source, names in sources if source is not None for name in names)
 
+    def ahead(self, numbers: Ints, *, exchange: Exchange | None = None) -> None:
+        """Say which examples are taken next: of an `exchange` those whose chunks this process is to read."""
+        wanted = (self.own, self.own_columns, self.items), (self.reader, self.columns, self.labelled_by)
+        for source, columns, rows in wanted:
+            if source is None or not columns:
+                continue
+            chunks = np.unique(rows[numbers] // source.rows_per_chunk)
+            if exchange is not None:
+                chunks = chunks[exchange.readers(source, chunks) == exchange.part.rank]
+            source.ahead(columns, chunks.tolist())
+
     def take(
-        self, numbers: Ints, *, lead: Block | None = None, pool: Executor | None = None, share: Share | None = None
+        self,
+        numbers: Ints,
+        *,
+        lead: Block | None = None,
+        pool: Executor | None = None,
+        share: Share | None = None,
+        memory: Buffers | None = None,
     ) -> Block:
         """What is kept in memory or in stores of the examples `numbers` (B,), in that order, behind those of `lead`; `pool`
-        reads chunks side by side. Of a `share`: of those among them that this process is given.
+        reads chunks side by side. Of a `share`: of those among them that this process is given. What stores hold is put in
+        `memory`.
 
         Returns arrays of one length by name: "row", "label", with a store its columns of soft labels (and of positions), and
         "input" where a store holds the inputs; `with_inputs` adds what is missing.
@@ -113,13 +132,14 @@ class Examples:
         items = self.items[numbers if share is None else numbers[share.own]]
         block: Block = {"row": _behind(lead, "row", items)}
         if self.own is not None and self.own_columns:
-            block |= read(self.own, self.own_columns, self.items[numbers], lead=lead, pool=pool)
+            block |= read(self.own, self.own_columns, self.items[numbers], lead=lead, pool=pool, memory=memory)
         for name, target in self.targets.items():
             if target.labels is not None:
                 column, dtype = stored_name(name, LABEL), DTYPES[target.kind]
                 block[column] = _behind(lead, column, target.labels[items].astype(dtype, copy=False))
         if self.reader is not None and self.columns:
-            block |= read(self.reader, self.columns, self.labelled_by[numbers], lead=lead, pool=pool)
+            at = self.labelled_by[numbers]
+            block |= read(self.reader, self.columns, at, lead=lead, pool=pool, memory=memory)
         new = {name: values[len(values) - len(items) :] for name, values in block.items()}
         self._hide_labels(new, items)
         self._forget_other_labels(new, self.labelled_by[numbers], read)

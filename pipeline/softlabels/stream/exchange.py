@@ -23,6 +23,7 @@ from softlabels.errors import SpecMismatch
 from softlabels.store.columns import Column
 from softlabels.store.gather import Array, Block, ChunkSource, gather
 from softlabels.stream.parts import Buffer, Ints, Part
+from softlabels.system.buffers import Buffers
 
 
 @dataclass
@@ -77,6 +78,7 @@ class Share:
         *,
         lead: Block | None = None,
         pool: Executor | None = None,
+        memory: Buffers | None = None,
     ) -> Block:
         """Some columns of those of `rows` (B,) that this process is given: (L + G, ...), as `store.gather.gather` gives them.
         Meanwhile up to three times as many lie in memory: those given, those sent, and those that were read or came.
@@ -89,10 +91,11 @@ class Share:
         read = np.flatnonzero(readers == part.rank)
         read = read[np.argsort(self.ranks[read], kind="stable")]  # rank after rank, and of each in order
         cuts = np.searchsorted(self.ranks[read], np.arange(part.world + 1))
-        values = gather(source, columns, rows[read], pool=pool)
+        values = gather(source, columns, rows[read], pool=pool, memory=memory)
         parts = [[each[start:end] for each in values.values()] for start, end in pairwise(cuts)]
         first = 0 if lead is None else len(lead[columns[0]])
-        block: Block = {name: np.empty((first + len(self.own), *c.shape), c.numpy_dtype) for name, c in kinds.items()}
+        empty = np.empty if memory is None else memory.empty
+        block: Block = {name: empty((first + len(self.own), *c.shape), c.numpy_dtype) for name, c in kinds.items()}
         places = [first + np.flatnonzero(readers[self.own] == rank) for rank in range(part.world)]
         _put(block, places[part.rank], parts[part.rank])
         parts[part.rank] = []

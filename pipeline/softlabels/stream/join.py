@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError, UnlabelledRows
+from softlabels.store.digest import keys_digest
 from softlabels.store.key_index import Missing
 from softlabels.transfer.keys import SALTED_RULE
 
@@ -56,7 +57,7 @@ def find_labels(
     if missing not in ("error", "skip"):
         raise ConfigError(f"missing must be error or skip, not {missing!r}", remedy="choose one of the two")
     wanted = keys[items]
-    found = items if _same_order(wanted, items, store) else store.find(wanted)
+    found = items if _same_order(keys, items, store) else store.find(wanted)
     known = found >= 0
     if not known.any():
         raise UnlabelledRows(
@@ -73,15 +74,18 @@ def find_labels(
     return items[known], found[known]
 
 
-def _same_order(wanted: NDArray[np.uint8], items: Ints, store: Store) -> bool:
-    """Whether each item's label stands in the store row of the same number, which spares the index of keys.
+def _same_order(keys: NDArray[np.uint8], items: Ints, store: Store) -> bool:
+    """Whether each item's label stands in the store row of the same number, which spares the index of keys. Where these are all
+    rows of the store, its specification says so by their digest, and its keys are not read.
 
     Where a key repeats it does not: its labels are those of its first row, however the rows are ordered.
     """
     if len(items) == 0 or items.max() >= store.rows:
         return False
-    stored = store.column("content_key")
-    if not np.array_equal(stored[items], wanted):
-        return False
+    stored = keys
+    if len(keys) != store.rows or keys_digest(keys) != store.spec.transfer_set.content_keys:
+        stored = store.column("content_key")  # type: ignore[assignment]  # the column's dtype is uint8
+        if not np.array_equal(stored[items], keys[items]):
+            return False
     half = np.sort(np.ascontiguousarray(stored[:, :8]).view(np.uint64).ravel())
     return not (half[1:] == half[:-1]).any()

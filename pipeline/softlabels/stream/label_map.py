@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Ints = NDArray[np.int64]
 LABEL_SAMPLE = 4096  # rows (or positions) whose hard labels are compared with the store's
+LABEL_CHUNKS = 32  # of the store, at most, in which these rows stand: far away each is a request
 TEACHER_SAMPLE = 256  # whose two labels are held against the teacher's top class
 LABEL_ROWS = 4  # of a class, before it is judged
 SAME_MAP = 0.95  # the share of them that one numbering must explain before it is taken for a mistake
@@ -29,7 +30,7 @@ def check_label_map(labels: Array, items: Ints, found: Ints, store: Store, *, na
     """Raise `OtherLabels` where another numbering of the classes, and nothing else, explains how the labels (R, [P]) of some of
     the rows `items` (N,) differ from those that the store of one target holds for them, at its rows `found`.
     """
-    sample = spread(len(found), max(1, LABEL_SAMPLE // (store.positions or 1)))
+    sample = _sample(found, max(1, LABEL_SAMPLE // (store.positions or 1)), store.rows_per_chunk)
     at = found[sample]
     stored, own = np.asarray(store.gather("label", at), np.int64), np.asarray(labels[items[sample]], np.int64)
     # Of each stored class the most frequent own one, how many rows have it, and of how many.
@@ -51,6 +52,16 @@ def check_label_map(labels: Array, items: Ints, found: Ints, store: Store, *, na
             "the hard labels are the store's in another numbering",
             remedy="number the classes as the store does (transfer_set.label, classes); its logits stand in that order",
         )
+
+
+def _sample(found: Ints, count: int, rows_per_chunk: int) -> Ints:
+    """Numbers of `count` examples, or all, evenly spread over the rows `found` (N,) or over those in `LABEL_CHUNKS` chunks."""
+    sample = spread(len(found), count)
+    chunks = np.unique(found[sample] // rows_per_chunk)
+    if len(chunks) > LABEL_CHUNKS:
+        within = np.flatnonzero(np.isin(found // rows_per_chunk, chunks[spread(len(chunks), LABEL_CHUNKS)]))
+        sample = within[spread(len(within), count)]
+    return sample
 
 
 def _teacher_agrees(store: Store, at: Ints, stored: Ints, own: Ints) -> bool:

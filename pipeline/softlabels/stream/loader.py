@@ -47,6 +47,7 @@ from softlabels.stream.prefetch import prefetch
 from softlabels.stream.stored_rows import EmbeddedRows, StoredRows
 from softlabels.stream.stretch import Stretch
 from softlabels.stream.travel import packed, unpacked
+from softlabels.system.buffers import Buffers
 
 if TYPE_CHECKING:
     from softlabels.store import Store
@@ -60,6 +61,7 @@ READ_BYTES, READ_ROWS = (
     1 << 14,
 )  # small windows are read several at a time, as far as they are no more than this
 ANOTHER_ORDER = 1.5  # times as many chunks as of rows in order are wanted: then they stand in another one
+KEPT_BYTES = 2 * READ_BYTES  # of the memory of windows that nobody holds any more, for the next ones
 READERS = 2  # threads that read and check chunks; on two cores a third brought nothing
 
 
@@ -78,6 +80,7 @@ class Loader:
             times `READ_BYTES` where those are smaller), where chunks do not fit into blocks as many chunks as two windows
             have blocks, and of inputs that are mapped from a file three times `INPUT_BYTES`, or three batches. Of a `part`
             each process holds its part of that, and of what it reads at once up to three times its part.
+            `KEPT_BYTES` of these are kept for the next epoch.
         missing: "error", or "skip" to leave out rows that the store does not label (`left_out` counts them).
         weights: (M,) member weights; by default those of the store.
         members: numbers of the members to take, whose `weights` those are; by default all.
@@ -130,7 +133,7 @@ class Loader:
         self._keys = rows.keys[examples.items]
         self.rows = examples.items
         self.left_out = (len(rows.keys) if selection is None else len(selection)) - len(examples)
-        self.batch_size, self.part = batch_size, part or Part()
+        self.batch_size, self.part, self._memory = batch_size, part or Part(), Buffers(KEPT_BYTES)
         self.steps_per_epoch = -(-len(examples) // batch_size)
         block = block or default_block(row_bytes(examples, rows, self._store))
         self._blocks, self._span = examples.items // block, default_span(block, len(examples), window)
@@ -218,12 +221,12 @@ class Loader:
         """
         if start * stretch.size < stretch.stop - stretch.start:
             own = self._epoch(epoch).stretch(stretch.start, stretch.stop, batch_size=stretch.size)
-            with closing(_cut(self._examples, own, start, Part())) as blocks:
+            with closing(_cut(self._examples, own, start, Part(), self._memory)) as blocks:
                 for block, _, _ in blocks:
                     yield tensors_of(self._examples, block)
 
     def _batches(self, epoch: Epoch, start: int) -> Iterator[Batch]:
-        with closing(_cut(self._examples, epoch, start, self.part)) as blocks:
+        with closing(_cut(self._examples, epoch, start, self.part, self._memory)) as blocks:
             for block, first, size in blocks:
                 yield self._batch(block, first, size)
 
@@ -245,9 +248,11 @@ def row_bytes(examples: Examples, rows: TransferRows | EmbeddedRows | StoredRows
     return inputs + (0 if rows.sequence is None else 2 * rows.sequence.positions * rows.sequence.classes)
 
 
-def _cut(examples: Examples, epoch: Epoch, start: int, part: Part) -> Generator[tuple[Block, int, int]]:
+def _cut(
+    examples: Examples, epoch: Epoch, start: int, part: Part, memory: Buffers
+) -> Generator[tuple[Block, int, int]]:
     """What `part` is given of each batch from `start` on, where that begins in the batch, and how many rows this has."""
-    source, usual = _blocks(examples, epoch, start, part), part.rows(epoch.batch_size)
+    source, usual = _blocks(examples, epoch, start, part, memory), part.rows(epoch.batch_size)
     with closing(prefetch(source, together=part.world > 1)) as blocks:
         for block, sizes in blocks:
             at = 0
@@ -263,9 +268,26 @@ def _windows_at_once(examples: Examples, epoch: Epoch) -> int:
     return max(1, rows * epoch.windows // int(epoch.bounds[-1]))
 
 
-def _blocks(examples: Examples, epoch: Epoch, start: int, part: Part) -> Iterator[tuple[Block, list[int]]]:
-    """What `part` is given of the batches from `start` on, some windows or a piece of one at a time; with each block the sizes
-    of its whole batches.
+def _ask(examples: Examples, epoch: Epoch, number: int, asked: int, at_once: int, exchange: Exchange | None) -> int:
+    """Before windows from `number` on are read, `at_once` together, say that they are, and as many behind them; up to `asked`
+    that was said before. Returns up to which window it is said now.
+
+    Windows 2n and 2n + 1 share what lies side by side, so they are said together and come in half as many requests; but not the
+    first one, for which the student waits, and not where processes deal out the chunks of each.
+    """
+    paired = at_once == 1 and exchange is None
+    while asked < min(number + 2 * at_once, epoch.windows):
+        step = 2 - asked % 2 if paired and asked > number else at_once
+        asked = min(asked + step, epoch.windows)
+        examples.ahead(epoch.several(number, asked - number), exchange=exchange)
+    return asked
+
+
+def _blocks(
+    examples: Examples, epoch: Epoch, start: int, part: Part, memory: Buffers
+) -> Iterator[tuple[Block, list[int]]]:
+    """What `part` is given of the batches from `start` on, some windows or a piece of one at a time, in `memory`; with each
+    block the sizes of its whole batches.
     """
     total, size = int(epoch.bounds[-1]), epoch.batch_size
     position, done, rest = start * size, start, None
@@ -273,14 +295,16 @@ def _blocks(examples: Examples, epoch: Epoch, start: int, part: Part) -> Iterato
     step = max(1, INPUT_BYTES // (max(1, examples.mapped_bytes) * most))  # batches at a time, in every process as many
     at_once = _windows_at_once(examples, epoch)
     exchange = Exchange(part) if part.world > 1 else None
+    asked = epoch.window_at(position)
     with ThreadPoolExecutor(READERS, thread_name_prefix="softlabels-read") as pool:
         for number in range(epoch.window_at(position), epoch.windows, at_once):
+            asked = _ask(examples, epoch, number, asked, at_once, exchange)
             numbers = epoch.several(number, at_once)[max(0, position - int(epoch.bounds[number])) :]
             end = int(epoch.bounds[min(number + at_once, epoch.windows)])
             share = None
             if exchange is not None:
                 share = Share(exchange, part.ranks(end - len(numbers), end, size=size, total=total))
-            block = examples.take(numbers, lead=rest, pool=pool, share=share)
+            block = examples.take(numbers, lead=rest, pool=pool, share=share, memory=memory)
             ready = end // size if end < total else -(-total // size)
             at = 0
             for first in range(done, ready, step):

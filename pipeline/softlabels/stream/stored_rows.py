@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from softlabels.errors import ConfigError
 from softlabels.labels.hard import no_labels
-from softlabels.store.columns import LABEL
+from softlabels.store.columns import LABEL, stored_name
 from softlabels.store.hard_labels import label_column
 from softlabels.stream.positions import stored_sequence
 
@@ -38,7 +38,9 @@ class StoredRows:
     def __init__(self, store: Store) -> None:
         self.store, self.name = store, str(store.path)
         self.sequence = stored_sequence(store)
-        self.keys = np.asarray(store.column("content_key"), np.uint8)
+        labels = [stored_name(name, LABEL) for name in store.targets]
+        beside = [name for name in labels if name in store.columns and not store.columns[name].shape]
+        self.keys = np.asarray(store.column("content_key", beside=beside), np.uint8)
         self.inputs: NDArray[Any] | None = self.keys
 
     @property

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from softlabels.errors import ClassMismatch
+from softlabels.labels.aligned import aligned_product
 from softlabels.labels.soft import SoftLabels
 from softlabels.labels.targets import Target
 from softlabels.student.fused_terms import BlockTerm, Part, block_term
@@ -28,6 +29,8 @@ from softlabels.student.loss_spec import LossSpec
 # Float32 logits of a block: on a CPU as many as its cache bears, but enough positions to be worth reading the matrix for.
 CPU_BYTES, CPU_POSITIONS = 1 << 22, 64
 DEVICE_BYTES = 1 << 28
+# Products are taken of four such blocks at once, the loss of half of one: it holds some arrays, a product holds one.
+TOGETHER, PIECES = 4, 8
 Blocks = Iterator[tuple[slice | Tensor, Part]]
 Gradients = list[Tensor | None]
 
@@ -56,8 +59,8 @@ def linear_distillation_loss(
         classes: C.
         valid: (N,) bool, the positions that count; None for all.
         positions, labelled: of the whole batch, where this is a micro-batch, how many count, and how many have a label.
-        block_bytes: float32 logits of a block of positions; by default what suits the device, 4 MiB or 64 positions on a CPU,
-            256 MiB elsewhere. Memory beyond the arguments and their gradients is some 4 to 6 times as much.
+        block_bytes: float32 logits of a block of positions; by default what suits the device, 16 MiB or 256 positions on a
+            CPU, 1 GiB elsewhere. Memory beyond the arguments and their gradients is about half as much again.
 
     Returns:
         Scalar float32, float64 for float64 states.
@@ -74,18 +77,23 @@ def linear_distillation_loss(
     own = labels if counted is None else labels[counted]
     impossible = bias is not None and bool(torch.isneginf(bias[:classes]).any())
     term = block_term(spec.per_position(own, positions=positions, labelled=labelled), soft, impossible=impossible)
-    blocks = parts(soft, labels, counted, block_positions(classes, hidden.device, block_bytes))
+    blocks = parts(soft, labels, counted, _positions(classes, hidden.device, block_bytes))
     wants = tuple(torch.is_grad_enabled() and t is not None and t.requires_grad for t in (hidden, weight, bias))
     run = partial(_pass, classes=classes, term=term, blocks=blocks, wants=wants)
     total: Tensor = _LinearLoss.apply(hidden, weight, bias, run)  # type: ignore[no-untyped-call]
     return total
 
 
-def block_positions(classes: int, device: torch.device, block_bytes: int | None = None) -> int:
+def block_positions(classes: int, device: torch.device) -> int:
     """How many positions of `classes` float32 logits make a block."""
-    if block_bytes is None and device.type == "cpu":
+    if device.type == "cpu":
         return max(CPU_POSITIONS, CPU_BYTES // (4 * classes))
-    return max(1, (block_bytes or DEVICE_BYTES) // (4 * classes))
+    return max(1, DEVICE_BYTES // (4 * classes))
+
+
+def _positions(classes: int, device: torch.device, block_bytes: int | None) -> int:
+    """Of how many positions the fused loss takes products at once."""
+    return TOGETHER * block_positions(classes, device) if block_bytes is None else max(1, block_bytes // (4 * classes))
 
 
 def parts(soft: SoftLabels | None, labels: Tensor, counted: Tensor | None, step: int) -> Blocks:
@@ -147,24 +155,37 @@ def _pass(
     total = torch.zeros((), dtype=torch.float64, device=hidden.device)
     for where, part in blocks:
         states = hidden[where]
-        logits = (states @ matrix.t()).to(wide)
+        logits = aligned_product(states, matrix.t()).to(wide)
         logits = logits if offset is None else logits.add_(offset)
-        value, slope, factor = term(logits, part, any(wants))
-        total += value
-        if slope is None:
+        total += _overwritten_by_slope(logits, part, term, any(wants))
+        if not any(wants):
             continue
         if of_bias is not None:
-            of_bias[:classes] += slope.t() @ factor[:, 0]
-        slope = slope.to(narrow)
+            of_bias[:classes] += logits.sum(dim=0)
+        slope = logits.to(narrow)
         if of_hidden is not None:
-            of_hidden[where] = (slope @ matrix.to(narrow)).to(wide).mul_(factor)
+            of_hidden[where] = (slope @ matrix.to(narrow)).to(wide)
         if of_weight is not None:
-            right, total_of = states.to(wide).mul(factor).to(narrow), of_weight[:classes]
+            right, total_of = states.to(narrow), of_weight[:classes]
             if narrow == wide:
                 total_of.addmm_(slope.t(), right)  # without a temporary of the matrix's size
             else:
                 total_of += slope.t() @ right
+        del logits, slope  # before the next ones are made
     return total.to(wide), gradients
+
+
+def _overwritten_by_slope(logits: Tensor, part: Part, term: BlockTerm, wants: bool) -> Tensor:
+    """A block's share in the loss, float64; where it is wanted, the gradient at the logits (n, C) stands in their place."""
+    total = torch.zeros((), dtype=torch.float64, device=logits.device)
+    for where, few in parts(part.soft, part.labels, None, -(-len(logits) // PIECES)):
+        value, slope, factor = term(logits[where].contiguous(), few, wants)
+        total += value
+        if slope is not None:
+            torch.mul(slope, factor, out=logits[where])
+        elif wants:
+            logits[where] = 0.0
+    return total
 
 
 def _check_shapes(

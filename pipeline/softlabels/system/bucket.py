@@ -1,4 +1,4 @@
-"""A folder of an object store (S3, Google Cloud Storage, Azure), or of a web server that is read only, by obstore.
+"""A folder of an object store (S3, Google Cloud Storage, Azure), by obstore.
 
 Credentials are taken from the environment by obstore, and stay there: what it says of an error, which may repeat a signed
 address, is never shown. Of it are taken the status and the code that the server gave.
@@ -7,7 +7,9 @@ address, is never shown. Of it are taken the status and the code that the server
 from __future__ import annotations
 
 import errno
+import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,17 +19,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from softlabels.errors import Replaced, SoftLabelsError, StorageError
 from softlabels.system.depots import PART, Parts, Remote, Version
-from softlabels.system.patience import interruptible
+from softlabels.system.patience import in_time, interruptible, patience, stalled
 
 if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
-    from obstore.store import AzureStore, GCSStore, HTTPStore, S3Store
+    from obstore.store import AzureStore, GCSStore, S3Store
 
-    Client = AzureStore | GCSStore | HTTPStore | S3Store
+    Client = AzureStore | GCSStore | S3Store
 
 ELSEWHERE = "127.0.0.1:0"  # a proxy that is not there, behind which all other servers lie
 MOST_LISTED = 1 << 22  # objects
 MOST_ENTRIES = 1 << 16  # of a folder
+_PAGE = 1000  # objects that are listed at once
 _MOST_PARTS = 9000  # of an upload; S3 takes 10,000
 _RENEW = (
     "check the credentials in the environment, renew them where they have expired, and run the same command again; "
@@ -44,7 +47,7 @@ class Bucket(Remote):
     client: Client = field(repr=False, compare=False)  # nobody knows what it would show
     root: str
     inside: str = ""
-    lists: bool = True  # a web server does not
+    lists: ClassVar[bool] = True
     prepares: bool = False
     most_entries: ClassVar[int] = MOST_ENTRIES
 
@@ -74,12 +77,11 @@ class Bucket(Remote):
         """See `Depot`; without empty objects, which consoles make of folders: no file of a store is empty."""
         import obstore
 
-        if not self.lists:
-            raise StorageError(f"{self} lists nothing: a web server does not", remedy="name the split: --split=train")
         lead, below, count = len(self.inside) + bool(self.inside), self.key(name), 0
         within = f"{below}/" * bool(below)
         with self._asked("list", name):
-            for page in _each(obstore.list(self.client, below or None, chunk_size=1000)):
+            pages = obstore.list(self.client, below or None, chunk_size=_PAGE)
+            for page in _in_time(pages, f"the listing of {self.at(name)} has not ended", whole=True):
                 count += len(page)
                 if count > MOST_LISTED:
                     raise StorageError(
@@ -93,9 +95,6 @@ class Bucket(Remote):
 
     def list(self, name: str = "") -> Iterator[str]:
         return (found for found, _ in self.sizes(name))
-
-    def is_folder(self, name: str = "") -> bool:
-        return self.lists and super().is_folder(name)
 
     def exists(self, name: str = "") -> bool:
         try:
@@ -117,7 +116,8 @@ class Bucket(Remote):
 
         def pieces() -> Iterator[bytes]:
             with self._asked("read", name):
-                yield from map(bytes, _each(found.stream(min_chunk_size=PART)))
+                pieces = found.stream(min_chunk_size=PART)
+                yield from map(bytes, _in_time(pieces, f"{self.at(name)} has not come"))
 
         return found.meta["size"], pieces()
 
@@ -171,27 +171,41 @@ class Bucket(Remote):
                     raise
         return memoryview(b""), self.stat(name)
 
+    @property
+    def _skips(self) -> bool:
+        """Whether a listing can begin behind a key. That of Azure begins anew."""
+        return not self.root.startswith("az:")
+
     def entries(self, name: str) -> dict[str, bool]:
         import obstore
 
         below, found = self.key(name), dict[str, bool]()
         lead = f"{below}/" if below else ""
         after = lead
-        with self._asked("list", name, carries=False):
-            while page := interruptible(
-                next, obstore.list(self.client, below or None, offset=after, chunk_size=1000), None
+
+        def pages() -> Iterator[Any]:
+            if not self._skips:
+                yield from obstore.list(self.client, below or None, chunk_size=_PAGE)
+            while self._skips and (
+                page := next(obstore.list(self.client, below or None, offset=after, chunk_size=_PAGE), None)
             ):
+                yield page
+
+        with self._asked("list", name, carries=False):
+            for page in _in_time(pages(), f"the listing of {self.at(name)} has not ended", whole=True):
                 before = dict(found)
                 for each in page:
                     path: str = each["path"]
                     first, is_folder, _ = path[len(lead) :].partition("/")
-                    again = first in before and (before[first] or not is_folder)
+                    again = self._skips and first in before and (before[first] or not is_folder)
                     if not path.startswith(lead) or again or len(found) > self.most_entries:
                         raise StorageError(
                             f"{self.at(name)} lists keys that it was not asked for, or more than {self.most_entries:,}",
                             remedy="give the address of one store, and check who answers there",
                         )
                     found[first] = found.get(first, False) or bool(is_folder)
+                if len(page) < _PAGE:
+                    break  # it was the last one
                 after = f"{lead}{first}/\U0010ffff" if is_folder else path  # go on behind a folder
         return found
 
@@ -246,6 +260,20 @@ def _each(found: Any) -> Iterator[Any]:
     return iter(lambda: interruptible(next, found, None), None)
 
 
+def _in_time(found: Any, what: str, *, whole: bool = False) -> Iterator[Any]:
+    """The same. Raises `Stalled`, saying `what`, where one of its items, or all together (`whole`), take too long."""
+    waited = 0.0
+    while True:
+        began = time.monotonic()
+        item = in_time(next, found, None, what=what)
+        if item is None:
+            return
+        waited += time.monotonic() - began
+        if whole and waited > patience():
+            raise stalled(what)
+        yield item
+
+
 def _ends_before(error: Exception) -> bool:
     """Whether a file has no such byte."""
     return "status code: 416" in str(error).partition("Debug source")[0]
@@ -255,7 +283,9 @@ def _reason(error: Exception) -> tuple[str, str]:
     """Why a place refused, and what to do. Addresses and bodies stay out: a signed address is a password."""
     text, _, source = str(error).partition("Debug source")
     kind = type(error).__name__
-    status, code = re.search(r"status code: (\d{3})", text), re.search(r"<Code>(\w{1,60})</Code>", text)
+    status, code = re.search(r"status code: (\d{3})", text), re.search(r"<Code>([A-Za-z]{1,40})</Code>", text)
+    if code is not None and code[1] in os.environ.values():  # it repeats a key
+        code = None
     answer = " ".join(found[1] for found in (status, code) if found)
     if f"{ELSEWHERE}," in source or (status and status[1].startswith("3")):
         return "the server sends on to another one, or to a file", "give the address of the server that has the store"

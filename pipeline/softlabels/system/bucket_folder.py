@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from softlabels.errors import Replaced, StorageError
 from softlabels.system.bucket import MOST_LISTED, Bucket
 from softlabels.system.depots import PART, Parts
-from softlabels.system.patience import interruptible
+from softlabels.system.patience import at_once, interruptible
 
 if TYPE_CHECKING:
     from obstore import WritableFile
@@ -53,6 +53,10 @@ class BucketFolder(Bucket):
 
     def names(self, name: str = "") -> list[str]:
         return sorted(self.entries(name))
+
+    def folders(self, name: str = "") -> list[Self]:
+        inner, found = f"{name}/" if name else "", self.entries(name)
+        return [self.within(inner + each) for each in sorted(found) if found[each]]
 
     def file(self, name: str) -> Parts:
         """Of the content that it has now: once another one stands there, reading raises `Replaced`."""
@@ -110,31 +114,51 @@ class BucketFolder(Bucket):
 
     def place(self, staged: Mapping[str, str]) -> None:
         """Copied by the server, as far as it does that, then removed."""
+        there = [name for name, found in zip(staged, at_once(self._copy, staged.items()), strict=True) if found]
+        self._remove(there)
+
+    def _copy(self, names: tuple[str, str]) -> bool:
+        """Whether there was something to copy. What is too large for the server is carried through this machine."""
         import obstore
 
-        for name, target in staged.items():
-            with suppress(FileNotFoundError):
-                size, key = self.size(name), self.key(target)
-                if size > MOST_COPIED:
-                    self.fill(target, self.opened(name)[1], size)
-                else:
-                    with self._asked("copy", name):
-                        interruptible(obstore.copy, self.client, self.key(name), key)
-                self.remove(name)
+        name, target = names
+        try:
+            with self._asked("copy", name):
+                interruptible(obstore.copy, self.client, self.key(name), self.key(target))
+        except FileNotFoundError:
+            return False
+        except StorageError:
+            size, pieces = self.opened(name)
+            if size <= MOST_COPIED:
+                raise
+            self.fill(target, pieces, size)
+        return True
 
     def settle(self, names: Iterable[str]) -> None:
         """Whatever a server has confirmed, is durable."""
 
     def remove(self, name: str) -> None:
+        with suppress(FileNotFoundError):
+            self._delete([name])
+
+    def _remove(self, names: Sequence[str]) -> None:
+        """In one request, where the server has such; some stop at the first that is gone."""
+        try:
+            self._delete(names)
+        except FileNotFoundError:
+            for name in names:
+                self.remove(name)
+
+    def _delete(self, names: Sequence[str]) -> None:
         import obstore
 
-        with suppress(FileNotFoundError), self._asked("remove", name):
-            interruptible(obstore.delete, self.client, self.key(name))
+        if names:
+            with self._asked("remove", names[0]):
+                interruptible(obstore.delete, self.client, [*map(self.key, names)])
 
     def clear(self, name: str) -> None:
         with suppress(StorageError):
-            for found in [name, *self.list(name)]:
-                self.remove(found)
+            self._remove([*self.list(name)] or [name])
 
     def enter(self, lock: str) -> _Unseen:
         """Raises `StorageError` for a server that overwrites names that are taken."""

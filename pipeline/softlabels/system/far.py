@@ -164,17 +164,16 @@ class _Seen:
 
     def requests(self, key: str, ranges: Sequence[Range]) -> Iterator[Range]:
         """The parts of a file to be fetched, for ranges of which some are there."""
-        missing = [each for each in ranges if self.parts.find(key, *each) is None]
+        missing = [each for each in ranges if not self.parts.has(key, *each)]
         known = self._versions.get(key)
-        small = known.size <= SMALL if known else any(end <= SMALL for _, end in missing)
+        small = known.size <= SMALL if known else all(end <= SMALL for _, end in missing)
         return joined([*missing, (0, SMALL)] if missing and small else missing)
 
     def read(self, key: str, start: int, end: int, *, ahead: int = 0) -> memoryview:
         """These bytes of a file, fetched with some `ahead`; fewer where it ends. Raises `FileNotFoundError`, `Replaced`,
         `StorageError`.
         """
-        found = self.parts.find(key, start, end)
-        first, part = found or (start, self.parts.want([(key, start, max(end, start + ahead))])[0])
+        first, part = self.parts.find(key, start, end) or self.parts.want([(key, start, max(end, start + ahead))])[0]
         return self._result(key, part)[start - first : end - first]
 
     def _result(self, key: str, part: Future[memoryview]) -> memoryview:

@@ -1,14 +1,14 @@
 """Parts of files far away: fetched by a few threads, neighbours in one request, and the last of them kept in memory.
 
 A part is wanted (`Fetched.want`) before it is read, with all others that are wanted at the same time. What is kept is what was
-wanted last, and up to `MOST_KEPT` bytes of what was wanted before.
+wanted last, and of what was wanted before as much as makes `MOST_KEPT` bytes with it.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -48,46 +48,71 @@ class Fetched:
         self._fetch, self._lock, self._process = fetch, threading.Lock(), os.getpid()
         self._parts: OrderedDict[Part, Future[memoryview]] = OrderedDict()  # by age
         self._held: set[Part] = set()
-        self._of: dict[str, list[Range]] = {}  # the same, in order of their starts
-        self._bytes = 0
+        self._of: dict[
+            str, list[Range]
+        ] = {}  # the same, in order of their starts, and so of their ends: none lies in another
+        self._bytes, self._sizes = 0, dict[Part, int]()  # of those that have come
 
     def find(self, name: str, start: int, end: int) -> tuple[int, Future[memoryview]] | None:
         """Where a part begins that has these bytes, and that part; it may be on its way."""
         with self._lock:
             part = self._find(name, start, end)
-            return None if part is None else (part[1], self._parts[part])
+            return None if part is None else (part[1], self._told(part))
+
+    def has(self, name: str, start: int, end: int) -> bool:
+        """Whether there is such a part."""
+        with self._lock:
+            return self._find(name, start, end) is not None
 
     def _find(self, name: str, start: int, end: int) -> Part | None:
         own = self._of.get(name, [])
         at = bisect_right(own, (start, 1 << 63)) - 1
-        for first, last in (own[at], own[0]) if at >= 0 else ():  # a whole file begins at 0
-            if first <= start and end <= last:
-                self._parts.move_to_end((name, first, last))
-                return name, first, last
-        return None
+        if at < 0 or end > own[at][1]:
+            return None
+        self._parts.move_to_end((name, *own[at]))
+        return name, *own[at]
 
     def coming(self, name: str) -> Future[memoryview] | None:
         """Some part of a file, where one is on its way or there."""
         with self._lock:
-            return next((self._parts[name, *each] for each in self._of.get(name, ())), None)
+            return next((self._told((name, *each)) for each in self._of.get(name, ())), None)
 
-    def want(self, parts: Sequence[Part], beside: Iterable[Part] = ()) -> list[Future[memoryview]]:
+    def _told(self, part: Part) -> Future[memoryview]:
+        """A part. That there is no such file is told, and then asked again."""
+        future = self._parts[part]
+        if future.done() and future.exception() is not None:
+            self._forget(part)
+        return future
+
+    def want(self, parts: Sequence[Part], beside: Iterable[Part] = ()) -> list[tuple[int, Future[memoryview]]]:
         """Begin to fetch those parts that are not there. They, and what is there of those `beside` them, are kept until others
-        are wanted. Raises `ConfigError` in a forked process.
+        are wanted. As `find` what has them. Raises `ConfigError` in a forked process.
         """
+        new: dict[Part, Future[memoryview]] = {}
         with self._lock:
-            new = {each: Future[memoryview]() for each in parts if each not in self._parts}
+            for each in parts:
+                if self._find(*each) is None:
+                    self._require_own_process()
+                    self._add(each, new.setdefault(each, Future()))
+            places = [place for each in parts if (place := self._find(*each)) is not None]
             if new:
-                self._require_own_process()
-                self._held = {part for each in beside if (part := self._find(*each)) is not None} | {*parts}
-            self._parts |= new
-            for name, start, end in new:
-                insort(self._of.setdefault(name, []), (start, end))
-            found = [self._parts[each] for each in parts]
+                self._held = {part for each in beside if (part := self._find(*each)) is not None} | {*places}
+            found = [(place[1], self._parts[place]) for place in places]
         for part, future in new.items():
             _begin(self._run, future, *part)
         self._let_go()
         return found
+
+    def _add(self, part: Part, future: Future[memoryview]) -> None:
+        """Keep a part in the place of those that lie in it; who waits for these has them."""
+        name, start, end = part
+        own = self._of.setdefault(name, [])
+        within = own[bisect_left(own, (start, 0)) : bisect_right(own, (end, 0))]
+        for each in within:
+            if each[1] <= end:
+                self._forget((name, *each))
+        self._parts[part] = future
+        insort(own, (start, end))
 
     def _require_own_process(self) -> None:
         if os.getpid() != self._process:
@@ -99,12 +124,16 @@ class Fetched:
     def _run(self, future: Future[memoryview], name: str, start: int, end: int) -> None:
         try:
             data = self._fetch(name, start, end)
+        except FileNotFoundError as error:
+            future.set_exception(error)
         except BaseException as error:
-            self._drop(name, start, end)  # the next one who wants it asks again
+            self._drop((name, start, end))  # the next one who wants it asks again
             future.set_exception(error)
         else:
             with self._lock:
-                self._bytes += len(data)
+                if self._parts.get((name, start, end)) is future:
+                    self._sizes[name, start, end] = len(data)
+                    self._bytes += len(data)
             future.set_result(data)
 
     def _let_go(self) -> None:
@@ -113,17 +142,18 @@ class Fetched:
             with self._lock:
                 free = (each for each, future in self._parts.items() if future.done() and each not in self._held)
                 oldest = next(free, None)
-            if oldest is None or not self._drop(*oldest):
+            if oldest is None or not self._drop(oldest):
                 return
 
-    def _drop(self, name: str, start: int, end: int) -> bool:
+    def _drop(self, part: Part) -> bool:
         with self._lock:
-            future = self._parts.pop((name, start, end), None)
-            if future is None:
-                return False
-            self._of[name].remove((start, end))
-            if future.done() and future.exception() is None:
-                self._bytes -= len(future.result())
+            return self._forget(part)
+
+    def _forget(self, part: Part) -> bool:
+        if self._parts.pop(part, None) is None:
+            return False
+        self._of[part[0]].remove(part[1:])
+        self._bytes -= self._sizes.pop(part, 0)
         return True
 
 

@@ -23,6 +23,7 @@ from typing import ClassVar, Self
 from softlabels.errors import StorageError, StrangePath, refused
 from softlabels.system.durable import system_errors
 from softlabels.system.handles import LocalFile
+from softlabels.system.paths import local_path
 
 _SNAPSHOT = re.compile(r"/datasets--([\w.-]+--[\w.-]+)/snapshots/", re.ASCII)  # of huggingface_hub's cache
 _STEP = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -34,14 +35,14 @@ class LocalFiles:
     `softlabels.system.files.Files`, and what only a disk has.
 
     Every method raises `StrangePath` where a name in front of the last one is a link, and `StorageError` or `DiskFull` where
-    the system refuses.
+    the system refuses. Made of an address, which is no path, it raises `ConfigError`.
     """
 
     near: ClassVar[bool] = True
     lists: ClassVar[bool] = True
 
     def __init__(self, root: str | PathLike[str], inside: str = "") -> None:
-        self.root, self.inside = Path(root), inside
+        self.root, self.inside = Path(local_path(root)), inside
 
     def __str__(self) -> str:
         return str(self.at())
@@ -54,8 +55,8 @@ class LocalFiles:
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
-        return self.at().name
+        """The last part of its path, be that relative."""
+        return self.at().absolute().name
 
     def at(self, name: str = "") -> Path:
         """The path of a name, for messages and for programs that take nothing else."""

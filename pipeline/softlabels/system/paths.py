@@ -16,9 +16,9 @@ def local_path(path: str | PathLike[str]) -> str:
     text = os.fspath(path)
     if address := re.match(r"([a-z][a-z0-9+.-]+):/", text, re.IGNORECASE):
         raise ConfigError(
-            f"an address ({one_line(address[1])}:) stands where a folder is needed",
-            remedy="stores are read at addresses (s3://BUCKET/FOLDER), and teacher-logits writes there; all else is written to "
-            "folders; `softlabels push FOLDER ADDRESS` carries one there",
+            f"an address ({one_line(address[1])}:) stands where a path of this machine is needed",
+            remedy="stores are read and written at addresses (s3://BUCKET/FOLDER); runs, weights, exports and keys lie on this "
+            "machine; `softlabels push FOLDER ADDRESS` and `softlabels pull ADDRESS FOLDER` carry stores",
         )
     return text
 

@@ -12,7 +12,7 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +23,7 @@ from softlabels.errors import ConfigError, Stalled
 DEFAULT_SECONDS = 600.0
 AGAIN = "end what hangs and run the same command again; what is only slow needs a larger SOFTLABELS_PATIENCE"
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 def patience() -> float:
@@ -107,6 +108,15 @@ def interruptible(act: Callable[..., T], *args: Any, **more: Any) -> T:
     """
     if threading.current_thread() is not threading.main_thread():
         return act(*args, **more)
+    return _begun(act, *args, **more).result()
+
+
+def in_time(act: Callable[..., T], *args: Any, what: str) -> T:
+    """The same in any thread. Raises `Stalled`, saying `what`, where it takes too long; it is left alone then."""
+    return result_of(_begun(act, *args), what)
+
+
+def _begun(act: Callable[..., T], *args: Any, **more: Any) -> Future[T]:
     outcome: Future[T] = Future()
 
     def run() -> None:
@@ -116,7 +126,18 @@ def interruptible(act: Callable[..., T], *args: Any, **more: Any) -> T:
             outcome.set_exception(error)
 
     threading.Thread(target=run, name="softlabels-request", daemon=True).start()
-    return outcome.result()
+    return outcome
+
+
+def at_once(act: Callable[[U], T], each: Iterable[U], *, most: int = 16) -> list[T]:
+    """What `act` gives of each, in order, asked at the same time: for requests that wait for an answer. What the first of them
+    raises comes once all that were begun have ended.
+    """
+    given = list(each)
+    if len(given) < 2:
+        return [act(one) for one in given]
+    with ThreadPoolExecutor(min(most, len(given)), thread_name_prefix="softlabels-request") as pool:
+        return list(pool.map(act, given))
 
 
 @contextmanager

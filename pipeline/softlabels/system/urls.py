@@ -12,17 +12,22 @@ from urllib.parse import unquote, urlsplit
 
 from softlabels.errors import ConfigError, one_line
 from softlabels.objects import require_extra
+from softlabels.system.asked import Server
 from softlabels.system.bucket import ELSEWHERE, Bucket
 from softlabels.system.bucket_folder import BucketFolder
 from softlabels.system.depots import Depot, LocalDepot
 from softlabels.system.hub import PREVIEW, Hub
 from softlabels.system.local import LocalFolder
-from softlabels.system.paths import local_path
 from softlabels.system.repository import PAGE, Repository
+from softlabels.system.web_folder import WebFolder
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "hf", "file")
 _HELP = f"give a folder, or an address that begins with one of {', '.join(f'{name}://' for name in SCHEMES)}"
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "AWS_PROXY_URL", "PROXY_URL")
 _CLOUDS = {
     "s3": (("AWS_",), ".amazonaws.com,.amazonaws.com.cn"),
@@ -45,7 +50,7 @@ def depot_of(address: str | PathLike[str] | Depot) -> Depot:
     if not isinstance(address, (str, PathLike)):
         return address
     text = os.fspath(address)
-    return remote_of(text) if is_address(text) else LocalDepot(local_path(text))
+    return remote_of(text) if is_address(text) else LocalDepot(text)
 
 
 def is_address(text: str) -> bool:
@@ -53,7 +58,7 @@ def is_address(text: str) -> bool:
     return "://" in text
 
 
-def remote_of(text: str, *, reads: bool = False) -> Bucket | Hub | LocalDepot:
+def remote_of(text: str, *, reads: bool = False) -> Bucket | Hub | LocalDepot | WebFolder:
     """An address as a place; `reads`: parts of files are read there, and nothing is written. Raises as `depot_of`."""
     scheme, _, rest = text.partition("://")
     try:
@@ -83,17 +88,18 @@ def remote_of(text: str, *, reads: bool = False) -> Bucket | Hub | LocalDepot:
             remedy=f"write {scheme}://NAME/FOLDER",
         )
     inside = _inside(path, text)
-    client = _client(scheme, parts.netloc, _READS if reads else _PATIENCE)
-    return Bucket(client, f"{scheme}://{parts.netloc}", inside, lists=scheme not in ("http", "https"))
+    root = f"{scheme}://{parts.netloc}"
+    if scheme in ("http", "https"):
+        return WebFolder(Server(scheme, parts.netloc), root, inside)
+    return Bucket(_client(scheme, parts.netloc, _READS if reads else _PATIENCE), root, inside)
 
 
 def written_at(text: str) -> BucketFolder | LocalFolder:
     """An address as a folder of an object store, to be written piece by piece. Raises as `depot_of`."""
     found = remote_of(text)
-    if not isinstance(found, Bucket):
-        if isinstance(found, LocalFolder):
-            return LocalFolder(found.at())
-    elif found.lists:
+    if isinstance(found, LocalFolder):
+        return LocalFolder(found.at())
+    if isinstance(found, Bucket):
         scheme, _, host = found.root.partition("://")
         once = _client(scheme, host, _READS, retries={"max_retries": 0})
         return BucketFolder(found.client, found.root, found.inside, once=once)
@@ -130,8 +136,8 @@ def _inside(path: str, text: str) -> str:
 
 def _client(scheme: str, host: str, patience: Mapping[str, str], retries: Mapping[str, int] | None = None) -> Any:
     obstore, store = require_extra("obstore", extra="remote"), require_extra("obstore.store", extra="remote")
-    plain = scheme == "http" or any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS)
-    only = _only_there(scheme, urlsplit(f"//{host}").hostname)
+    plain = any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS[scheme])
+    only = _only_there(scheme)
     options: dict[str, Any] = {"client_options": {**patience, **only, "allow_http": plain}}
     options["retry_config"] = RETRIES if retries is None else retries
     try:
@@ -139,9 +145,7 @@ def _client(scheme: str, host: str, patience: Mapping[str, str], retries: Mappin
             return store.S3Store(host, checksum_algorithm="SHA256", **options)
         if scheme == "gs":
             return store.GCSStore(host, **options)
-        if scheme == "az":
-            return store.AzureStore(host, **options)
-        return store.HTTPStore.from_url(f"{scheme}://{host}/", **options)
+        return store.AzureStore(host, **options)
     except (obstore.exceptions.BaseError, ValueError, OSError):  # what it says may repeat a variable
         raise ConfigError(
             f"{scheme}:// needs variables in the environment that are missing or cannot be read",
@@ -149,20 +153,18 @@ def _client(scheme: str, host: str, patience: Mapping[str, str], retries: Mappin
         ) from None
 
 
-def _only_there(scheme: str, host: str | None) -> dict[str, str]:
-    """Options of a client that reaches this server, the cloud's own and those that variables name, and no other: obstore
+def _only_there(scheme: str) -> dict[str, str]:
+    """Options of a client that reaches the cloud's own servers and those that variables name, and no other: obstore
     follows redirects and cannot be told not to, so everything else lies behind a proxy that is not there. Where the user has a
     proxy, that says where requests may go.
     """
     if any(os.environ.get(name) or os.environ.get(name.lower()) for name in _PROXIES):
         return {}
-    hosts = [host or ""]
-    if scheme in _CLOUDS:
-        prefix, cloud = _CLOUDS[scheme]
-        hosts = [*filter(None, (_server(value) for name, value in os.environ.items() if name.startswith(prefix)))]
-        role = scheme != "s3" or "AWS_ACCESS_KEY_ID" not in os.environ  # of the machine: its credentials are fetched
-        hosts += ["127.0.0.1"] * any(name.startswith(prefix) and "EMULATOR" in name for name in os.environ)
-        hosts += [cloud] * (role or not hosts) + ["169.254.0.0/16", "metadata.google.internal"] * role
+    prefix, cloud = _CLOUDS[scheme]
+    hosts = [*filter(None, (_server(value) for name, value in os.environ.items() if name.startswith(prefix)))]
+    role = scheme != "s3" or "AWS_ACCESS_KEY_ID" not in os.environ  # of the machine: its credentials are fetched
+    hosts += ["127.0.0.1"] * any(name.startswith(prefix) and "EMULATOR" in name for name in os.environ)
+    hosts += [cloud] * (role or not hosts) + ["169.254.0.0/16", "metadata.google.internal"] * role
     return {"proxy_url": f"http://{ELSEWHERE}", "proxy_excludes": ",".join(hosts)}
 
 

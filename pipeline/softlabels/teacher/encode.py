@@ -20,6 +20,7 @@ from softlabels.labels.base import Columns
 from softlabels.labels.blocks import block_of
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.lost import Lost
+from softlabels.labels.tail_basis import TailBasis
 from softlabels.labels.targets import Target
 from softlabels.store.columns import stored_name
 from softlabels.teacher.teacher import Batch
@@ -43,12 +44,12 @@ class Encoder:
     Attributes:
         encoding: of the store.
         weights: (M,) of the members, for those that are reduced; None where they are already.
-        basis: (1 + r, C) float16 on the teacher's device, where the tails have one.
+        basis: on the teacher's device, where the tails have one.
     """
 
     encoding: Encoding
     weights: NDArray[np.float64] | None
-    basis: Tensor | None = None
+    basis: TailBasis | None = None
 
     def encode(self, name: str, batch: Batch) -> tuple[dict[str, NDArray[np.generic]], Lost, NDArray[np.uint8]]:
         """Columns, what was lost and `looks` of a target's outputs in a batch, a block of distributions at a time; those that
@@ -89,7 +90,8 @@ def _placed(batch: Batch, where: str, first: int, number: int) -> str:
 
 
 def _joined(parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
-    return np.concatenate([*parts])
+    first, *others = parts
+    return np.concatenate([first, *others]) if others else first
 
 
 def looks_among(logits: Tensor, target: Target) -> NDArray[np.uint8]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from softlabels.checks.probabilities import require_logits, rows_of_positions
 from softlabels.labels.lost import Lost
+from softlabels.labels.tail_basis import TailBasis
 from softlabels.store.arrays import row_arrays
 from softlabels.store.basis import read_basis
 from softlabels.store.records import Manifest
@@ -108,7 +109,7 @@ def label_each(
 def encoders_of(writer: StoreWriter, teacher: Teacher[Any]) -> dict[str, Encoder]:
     """What encodes a batch, by target."""
     spec, basis = writer.spec, read_basis(writer.folder, writer.spec)
-    shared = None if basis is None else torch.from_numpy(np.array(basis, np.float16)).to(teacher.device)
+    shared = None if basis is None else TailBasis(torch.from_numpy(np.array(basis, np.float16)).to(teacher.device))
     return {
         target.name: Encoder(target.encoding, teacher.weights, shared if target == spec.with_basis else None)
         for target in spec.targets

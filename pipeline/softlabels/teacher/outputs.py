@@ -93,7 +93,7 @@ class Outputs:
             parts = [rows_of(part, at, self.classes) for part in self.members]
         if len({part.dtype for part in parts}) > 1:
             parts = [part.float() for part in parts]
-        return torch.stack(parts, dim=1)
+        return torch.stack(parts, dim=1) if len(parts) > 1 else parts[0][:, None]
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """Every distribution in order, as many at a time as `BLOCK_BYTES` hold: where they stand, and logits (n, M, C).
