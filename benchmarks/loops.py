@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from benchmarks.loader import BATCH, write
+from benchmarks.noise import BATCH, write
 from benchmarks.page import machine, publish
 from softlabels.store import open_store
 from softlabels.stream import Loader, SoftLabelBatches, SoftLabelDataset
