@@ -19,7 +19,7 @@ STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults ray bench bench-peers docs check clean detect clone diffuse graph graph-inductive chunker letter forest prune edge
+.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults ray lightning bench bench-peers docs check clean detect clone diffuse graph graph-inductive chunker letter forest prune edge
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -152,11 +152,18 @@ ray: dev ## the tests of --engine=ray, in an environment of their own, which tak
 	.venv/ray/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'ray[data]>=2.50'
 	.venv/ray/bin/python -m pytest -n 0 tests/jobs/test_on_ray.py tests/jobs/test_ray_cut_off.py $(ARGS)
 
+lightning: dev ## the example of docs/loops.md for Lightning, in an environment of its own
+	$(PYTHON) -m venv .venv/lightning
+	printf '%s\n' $(CURDIR)/pipeline $(CURDIR)/stages "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" > "$$(.venv/lightning/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	.venv/lightning/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'lightning>=2.5'
+	.venv/lightning/bin/python -m pytest -n 0 tests/docs/test_loops.py -k lightning -m slow $(ARGS)
+
 bench-peers: dev ## an environment of its own for each peer of the benchmarks, under .venv/peers; what does not install is named
 	$(BIN)/python -m benchmarks.peers.environments $(ARGS)
 
 bench: dev ## readers, resuming, writing, offline against online, beside their peers: pages in benchmarks/results, pictures in docs
 	$(BIN)/python -m benchmarks.loader --output=benchmarks/results/loader.md $(ARGS)
+	$(BIN)/python -m benchmarks.loops --output=benchmarks/results/loops.md
 	$(BIN)/python -m benchmarks.resume --output=benchmarks/results/resume.md
 	$(BIN)/python -m benchmarks.write_path --output=benchmarks/results/write_path.md
 	$(BIN)/python -m benchmarks.offline_online --output=benchmarks/results/offline_online.md

@@ -105,7 +105,7 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
 
     def windows(self, *, seed: int, block: int | None = None, window: int = 16) -> Windows:
         """A sampler that shuffles as a `Loader` does: blocks of rows, and the rows of `window` blocks at a time with each
-        other, by keys, seed and epoch. `cache_bytes` should hold the chunks of two windows.
+        other, by keys, seed and epoch. `cache_bytes` should hold the chunks of three windows.
 
         Args:
             seed, block, window: as in `loader.Loader`.
