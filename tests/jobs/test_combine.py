@@ -19,10 +19,11 @@ from softlabels.jobs.sources import Source
 from softlabels.jobs.watch import Watch
 from softlabels.labels.encoding import DenseEncoding, Encoding, TopkEncoding, ValuesEncoding
 from softlabels.labels.lost import Lost, LostTable
-from softlabels.store import Store
+from softlabels.store import Store, chunks
 from softlabels.store.new_spec import prepared_by
 from softlabels.store.spec import MemberSpec, Parent, TeacherSpec
 from softlabels.store.verify import verify
+from softlabels.system.buffers import Buffers
 from tests.store.places import MemoryPath
 from tests.store.samples import Sample, assert_holds, make_spec, sample, topk, write_store
 
@@ -501,18 +502,21 @@ def test_it_resumes_to_the_same_bytes(one: Callable[..., Store], tmp_path: Memor
     assert merge(stores, tmp_path / "out")["train"].digest == whole.digest  # and leaves a finished store as it is
 
 
-def test_three_chunks_in_memory(tmp_path_factory: pytest.TempPathFactory, rng: np.random.Generator) -> None:
+def test_three_chunks_in_memory(
+    tmp_path_factory: pytest.TempPathFactory, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of stores of 12 chunks. Seen to fail where whole columns are read, and where a check looks at a whole chunk's outputs."""
-    classes, disk = 1 << 12, tmp_path_factory.mktemp("disk")
+    classes, disk = 1 << 13, tmp_path_factory.mktemp("disk")
     data = replace(sample(rng, 192, members=2), labels=np.full(192, -1), classes=classes)
     data = replace(data, logits=rng.normal(size=(192, 2, classes)).astype(np.float32))
     for number in (0, 1):
         for name, part in (("member", of_members(data, number)), ("half", data[96 * number : 96 * (number + 1)])):
             write_store(disk / f"{name}{number}", part, make_spec(part, rows_per_shard=96))
+    monkeypatch.setattr(chunks, "KEPT", Buffers(0))
     chunk = 2 * 16 * classes * 2  # bytes of the new store's
     for make, name in ((merge, "member"), (concat, "half")):
         tracemalloc.start()
         make([disk / f"{name}0", disk / f"{name}1"], disk / name)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert peak < 3.5 * chunk, f"{peak / chunk:.2f} chunks"  # with names, digests and all
+        assert peak < 3.5 * chunk + (1 << 21), f"{peak / chunk:.2f} chunks"  # with names, digests, fidelity and all

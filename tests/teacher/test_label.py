@@ -164,7 +164,7 @@ def test_a_shard_that_another_worker_has_just_recorded_is_not_compared(
     """Its files are still on their way to their names."""
     ensemble = load_ensemble(teacher("Linear", "Linear"))
     with writer_for(tmp_path / "store", rows, ensemble) as writer:
-        with mock.patch("softlabels.store.commit.place"), writer_for(tmp_path / "store", rows, ensemble) as quick:
+        with mock.patch("softlabels.store.commit._place"), writer_for(tmp_path / "store", rows, ensemble) as quick:
             label_each(rows, ensemble, quick, [0])
         assert writer.pending == [1, 2, 3]
         check_committed(writer, rows, ensemble)

@@ -27,7 +27,7 @@ from softlabels.system.buffers import Buffers
 from softlabels.system.files import File, Files
 
 Array = NDArray[np.generic]
-KEPT_BYTES = 1 << 23  # of memory that chunks were read into, and which is kept for the next ones
+KEPT = Buffers(1 << 23)  # memory that chunks were read into, kept for the next ones of whatever store
 
 
 class ChunkReader:
@@ -41,7 +41,6 @@ class ChunkReader:
         self.rows_per_chunk = spec.cut.rows_per_chunk
         self._open: OrderedDict[str, File] = OrderedDict()
         self._lock, self._most = threading.Lock(), store.most_files()
-        self._memory = Buffers(KEPT_BYTES)
 
     def ahead(self, parts: Iterable[tuple[Payload, Column, int]]) -> None:
         """Which chunks of shards are read next, see `Files.ahead`."""
@@ -109,7 +108,7 @@ class ChunkReader:
         """`size` bytes at `offset` of a shard file."""
         self.folder.ahead({name: [(offset, offset + size)]})
         file = self._file(name, payload)
-        data = self._memory.empty((size,), np.uint8)  # no more than the file holds: its size is that of the record
+        data = KEPT.empty((size,), np.uint8)  # no more than the file holds: its size is that of the record
         got = file.read_into(offset, data.data)
         if got < size:
             raise _damaged(self.folder, name, payload.shard, f"ends at byte {offset + got}")
