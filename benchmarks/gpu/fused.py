@@ -26,8 +26,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def line(name: str, act: Callable[[Problem], None], problem: Problem, device: torch.device) -> str:
     """A way's line, or why there is none."""
+
+    def step() -> None:
+        act(problem)
+        problem.gradients()
+
     try:
-        took = seconds(lambda: (act(problem), problem.gradients()), device, rounds=3)
+        took = seconds(step, device, rounds=3)
     except (ImportError, torch.OutOfMemoryError) as error:
         return f"| {name} | left out: {' '.join(str(error).split())[:100]} | |"
     return f"| {name} | {took * 1e3:,.1f} | {memory(act, problem, device)} |"

@@ -20,6 +20,7 @@ def run(page: Path, seconds: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_question_has_its_section(tmp_path: Path) -> None:
     assert run(tmp_path / "page.md", "600") == 0
     page = (tmp_path / "page.md").read_text()
