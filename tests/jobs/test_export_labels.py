@@ -174,10 +174,10 @@ def test_ensembles_give_their_mean(rng: np.random.Generator) -> None:
 
 def test_a_store_that_is_damaged_in_its_middle(tmp_path: Path, rng: np.random.Generator) -> None:
     """An error, and no file; a writer that is given up says nothing, or the test would fail of what it says when it goes."""
-    write_store(tmp_path / "store", rng.normal(size=(40, 2, 3)), split="train", rows_per_shard=16)
+    write_store(tmp_path / "store", rng.normal(size=(40, 2, 3)), inputs=np.eye(40), split="train", rows_per_shard=16)
     last = sorted((tmp_path / "store/logits").glob("c*"))[-1]
     last.write_bytes(bytes(last.stat().st_size))
     with pytest.raises(DamagedShard, match="differs from its digest"):
-        export_labels(tmp_path / "store", tmp_path / "labels.parquet")
+        export_labels(tmp_path / "store", tmp_path / "labels.parquet", to_format="parquet")
     gc.collect()
     assert not [*tmp_path.glob("labels*")]
