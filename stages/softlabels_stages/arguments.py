@@ -164,7 +164,7 @@ class Verify:
 class Repair:
     """Arguments of repair."""
 
-    store: str = ""  # a store, or a folder of stores
+    store: str = ""  # a store, or a folder of stores, or the address of one (s3://, gs://, az://)
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class Convert:
     """Arguments of convert."""
 
     from_: str = ""  # the store to copy, or a folder of stores
-    store: str = ""  # where the copy goes
+    store: str = ""  # where the copy goes: a folder, or an address (s3://, gs://, az://)
     layout: Literal["zarr", "arrow"] | None = None  # by default the layout that the source does not have
     compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
 
@@ -182,7 +182,7 @@ class Encode(EncodingSettings):
     """Arguments of encode."""
 
     from_: str = ""  # the dense store, or a folder of dense stores
-    store: str = ""  # where the encoded store goes
+    store: str = ""  # where the encoded store goes: a folder, or an address (s3://, gs://, az://)
     encoding: Literal["topk"] = "topk"  # the only one that a dense store can be brought into
     kind: Literal["softmax"] = "softmax"  # the only kind that topk keeps
     dtype: Literal["float16"] | None = None  # topk keeps float16
@@ -198,7 +198,7 @@ class Merge:
     """Arguments of merge."""
 
     stores: tuple[str, ...] = ()  # stores of teachers over the same rows: each one split, or a folder of splits
-    out: str = ""  # where the new store goes
+    out: str = ""  # where the new store goes: a folder, or an address (s3://, gs://, az://)
     weights: tuple[float, ...] | None = None  # one a store, which its members share; by default each member's own
     rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: their name, and that in the first
     missing: Missing = "error"  # rows that some store lacks: error, or skip to leave them out
@@ -211,7 +211,7 @@ class Concat:
     """Arguments of concat."""
 
     stores: tuple[str, ...] = ()  # stores of one teacher: each one split, or a folder of splits
-    out: str = ""  # where the new store goes
+    out: str = ""  # where the new store goes: a folder, or an address (s3://, gs://, az://)
     rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: their name, and that in the first
     repeated: Repeated = "error"  # rows that an earlier store has: error, or keep the first
     splits: tuple[str, ...] | None = None  # which splits; by default all
@@ -235,7 +235,7 @@ class Select:
     """Arguments of select."""
 
     store: str = ""  # a store, or a folder of stores
-    out: str = ""  # where the new store goes
+    out: str = ""  # where the new store goes: a folder, or an address (s3://, gs://, az://)
     rows: str | None = None  # of one split: numbers and ranges, such as 0:1000,1500 or ::2; by default all
     members: tuple[int, ...] | None = None  # which members, by number; by default all
     targets: tuple[str, ...] | None = None  # which targets, by name; by default all
@@ -248,7 +248,7 @@ class Import(Reading):
 
     transfer_set: TransferSetConfig | None = None
     from_: str = ""  # npy, npz, Parquet or CSV: outputs (rows, [positions,] [members,] classes)
-    store: str = ""  # where the store goes: the folder of one split
+    store: str = ""  # where the store goes: the folder of one split, or its address (s3://, gs://, az://)
     split: str | None = None  # what these rows are; by default the store's folder, called train, test or the like
     teacher_name: str = "imported"  # how the teacher is named in the store
     precision: Precision | None = None  # float16 or bfloat16 where outputs were computed so; by default as the file's
@@ -313,7 +313,7 @@ class Pull:
 class Sign:
     """Arguments of sign."""
 
-    store: str = ""  # a sealed store, or a folder of them
+    store: str = ""  # a sealed store, or a folder of them, or the address of one (s3://, gs://, az://)
     key: str = ""  # the file of a private key, Ed25519 or ECDSA P-256
 
 

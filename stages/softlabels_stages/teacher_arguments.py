@@ -43,7 +43,7 @@ class TeacherLogits:
     teacher: TeacherConfig
     transfer_set: TransferSetConfig
     labels: LabelsConfig = field(default_factory=LabelsConfig)
-    store: str = OWN_STORE  # where the stores go, a folder a split
+    store: str = OWN_STORE  # where the stores go, a folder a split; or an address (s3://, gs://, az://)
     shards: str | None = None  # i/n: of n workers that do a part each, part i; by default workers share by claims
     lapse: float = (
         LAPSE  # seconds without progress after which a worker counts as dead (shards, engine: at plan and seal only)
@@ -63,5 +63,5 @@ class Extend:
     transfer_set: TransferSetConfig
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     store: str = ""  # the store that lacks rows: a folder of splits, or one of them
-    out: str = ""  # where the new store goes
+    out: str = ""  # where the new store goes: a folder, or an address (s3://, gs://, az://)
     missing: Missing = "error"  # rows of the store that the transfer set lacks: error, or skip to leave them out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from softlabels import open_store, write_store
-from softlabels.errors import ConfigError, StorageError, TransferSetError
+from softlabels.errors import ConfigError, DamagedShard, StorageError, TransferSetError
 from softlabels.jobs.export_labels import export_labels
 from softlabels.jobs.import_labels import Foreign, import_labels
 from softlabels.labels.topk import TopkEncoding
@@ -169,3 +170,14 @@ def test_ensembles_give_their_mean(rng: np.random.Generator) -> None:
         wide = super(TopkEncoding, encoding).largest_log_probs(one, 9, None, k=k, **alone)
         assert np.array_equal(found[0], wide[0])
         np.testing.assert_allclose(found[1], wide[1])
+
+
+def test_a_store_that_is_damaged_in_its_middle(tmp_path: Path, rng: np.random.Generator) -> None:
+    """An error, and no file; a writer that is given up says nothing, or the test would fail of what it says when it goes."""
+    write_store(tmp_path / "store", rng.normal(size=(40, 2, 3)), split="train", rows_per_shard=16)
+    last = sorted((tmp_path / "store/logits").glob("c*"))[-1]
+    last.write_bytes(bytes(last.stat().st_size))
+    with pytest.raises(DamagedShard, match="differs from its digest"):
+        export_labels(tmp_path / "store", tmp_path / "labels.parquet")
+    gc.collect()
+    assert not [*tmp_path.glob("labels*")]

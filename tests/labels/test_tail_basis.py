@@ -97,6 +97,21 @@ def test_rank_zero_is_the_prior_alone(rng: np.random.Generator) -> None:
     assert np.array_equal(find_basis([z], 0)[0], find_basis([z], 4)[0])
 
 
+@pytest.mark.parametrize("impossible", ["nowhere", "at some positions", "throughout the sample"])
+def test_calls_that_share_a_basis_give_the_columns_of_one_alone(rng: np.random.Generator, impossible: str) -> None:
+    z = low_rank_logits(rng, 60, noise=0.3)
+    if impossible != "nowhere":
+        z[(slice(None) if impossible == "throughout the sample" else slice(10, 20)), 0, 7] = -np.inf
+    basis = torch.from_numpy(find_basis([torch.from_numpy(z)], RANK))
+    encoding, shared = encoding_of("lowrank", K, rank=RANK, fine=1), TailBasis(basis)
+    for part in np.split(z, [25]):
+        alone, _ = encoding.encode(torch.from_numpy(part), basis=basis.clone())
+        found, _ = encoding.encode(torch.from_numpy(part), basis=shared)
+        assert all(
+            np.array_equal(found[name], values, equal_nan=name == "label_logit") for name, values in alone.items()
+        )
+
+
 @pytest.mark.parametrize(("count", "rank"), [(4, 5), (0, 1), (500, 201)])
 def test_samples_too_small_for_the_rank(rng: np.random.Generator, count: int, rank: int) -> None:
     blocks = [torch.from_numpy(low_rank_logits(rng, count))] if count else []

@@ -1,8 +1,8 @@
-"""The store's battery runs on both folders: each test with a `tmp_path` (or a `case`) once on the disk and once in memory, but
-for those marked `on_disk`, which need what only a disk has. `make test` tries three kinds of stores in memory, `make slow` the
-others, and more layouts of what format 3 added. Those that read run twice more: as a place far away (one kind in `make test`),
-and, in `make slow`, on a real S3 server. Those that write run as objects in obstore's memory (some in `make test`), and on that
-server.
+"""The store's battery runs on three places: each test with a `tmp_path` once on the disk, once in memory, once as objects on a
+real S3 server, but for those marked `on_disk`, which need what only a disk has. `make test` tries three kinds of stores in
+memory and `ON_SERVER` there, `make slow` the others, and more layouts of what format 3 added. Those that read (also with a
+`case`) run twice more: as a place far away (one kind in `make test`), and, in `make slow`, far away on that server. Those that
+write run as objects in obstore's memory too (some in `make test`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,13 @@ from tests.store.samples import Sample, make_spec, sample, write_store
 
 READ_FAR = ("test_reader", "test_round_trip", "test_hostile_values", "test_targets")
 WRITTEN_FAR = ("test_claims", "test_writer", "test_repair", "test_round_trip")
+ON_SERVER = (
+    "test_a_copy_in_another_place_is_the_same_store",
+    "test_a_worker_that_comes_too_late_ends_well",
+    "test_a_record_names_no_file_outside_the_store",
+    "test_the_same_specification_again_is_the_same",
+    "test_a_damaged_shard_is_set_aside_and_made_again",
+)
 IN_MEMORY = ("zarr", "arrow", "topk-zarr")
 MORE = ("sigmoid-arrow", "values-zarr", "anchors-zarr", "anchors-arrow", "several-zstd", "several-arrow")
 
@@ -31,8 +38,8 @@ MORE = ("sigmoid-arrow", "values-zarr", "anchors-zarr", "anchors-arrow", "severa
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "tmp_path" in metafunc.fixturenames and metafunc.definition.get_closest_marker("on_disk") is None:
         far = ["far", "s3"] if metafunc.module.__name__.rpartition(".")[2] in READ_FAR else []
-        objects = ["objects", "bucket"] if metafunc.module.__name__.rpartition(".")[2] in WRITTEN_FAR else []
-        metafunc.parametrize("tmp_path", ["local", "memory", *objects, *far], indirect=True)
+        objects = ["objects"] if metafunc.module.__name__.rpartition(".")[2] in WRITTEN_FAR else []
+        metafunc.parametrize("tmp_path", ["local", "memory", *objects, "bucket", *far], indirect=True)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -41,7 +48,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     where = values.get("tmp_path")
     far = kinds == {"zarr"} and item.module.__name__.endswith(READ_FAR[:2])
     written = kinds == {"zarr"} and item.module.__name__.endswith(WRITTEN_FAR[0])
-    here = {"memory": kinds <= {*IN_MEMORY}, "far": far, "s3": False, "objects": written, "bucket": False}.get(
+    on_server = kinds == {"zarr"} and item.name.partition("[")[0] in ON_SERVER
+    here = {"memory": kinds <= {*IN_MEMORY}, "far": far, "s3": False, "objects": written, "bucket": on_server}.get(
         str(where), True
     )
     if not here or kinds & {*MORE}:

@@ -16,7 +16,8 @@ import pytest
 from softlabels.errors import ConfigError, MeanUnavailable, StorePathError, UnsealedStore, UserError
 from softlabels.store import StoreWriter, open_store, store_splits
 from softlabels.store.chunks import ChunkReader
-from softlabels.store.json_files import decode_json, encode_json
+from softlabels.store.json_files import decode_json, encode_json, read_json
+from softlabels.store.records import Commit
 from softlabels.system.places import folder_of
 from tests.faults.writers import Child
 from tests.labels.dense_reference import dense_columns
@@ -234,3 +235,16 @@ def test_few_files_stay_open_where_few_may_be(
     for name in store.columns:
         assert store.column(name).tobytes() == data.stored()[name].tobytes()
     assert len(list(Path("/proc/self/fd").iterdir())) - before <= 64 // 8
+
+
+def test_records_are_kept_without_the_hashes_of_blocks_and_given_with_them(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    data = sample(rng, 120)
+    store = write_store(tmp_path / "store", data, make_spec(data, "zarr"))
+    for shard in range(store.spec.shards):
+        name = f"commits/{shard:05}.json"
+        for _ in range(2):
+            assert store.payloads([shard])[shard].blocks == ()
+            assert store.record(shard) == read_json(store.folder, name, Commit)
+            assert store.payload(shard).blocks == store.record(shard).payload.blocks != ()

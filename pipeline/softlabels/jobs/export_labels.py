@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -100,13 +100,12 @@ def _column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
 
 def _write_parquet(file: IO[bytes], made: Rows) -> None:
     writer: pq.ParquetWriter | None = None
-    for arrays in made.blocks():
-        schema = pa.schema([(name, _nested(values)) for name, values in arrays.items()])
-        writer = writer or pq.ParquetWriter(file, schema)
-        columns = [_column(values, schema.field(name).type) for name, values in arrays.items()]
-        writer.write_batch(pa.record_batch(columns, schema=schema))
-    if writer is not None:
-        writer.close()
+    with ExitStack() as opened:  # closed before its file is, also after an error
+        for arrays in made.blocks():
+            schema = pa.schema([(name, _nested(values)) for name, values in arrays.items()])
+            writer = writer or opened.enter_context(pq.ParquetWriter(file, schema))
+            columns = [_column(values, schema.field(name).type) for name, values in arrays.items()]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
 def _write_npz(file: IO[bytes], made: Rows) -> None:

@@ -32,7 +32,7 @@ from softlabels.store.key_index import KeyIndex
 from softlabels.store.listed import store_splits
 from softlabels.store.paths import MANIFEST, PLAN, SET_ASIDE, record_name
 from softlabels.store.pinned import require_pinned
-from softlabels.store.records import Commit, Manifest, Payload
+from softlabels.store.records import Commit, Manifest, Payload, with_blocks, without_blocks
 from softlabels.store.seal import check_manifest, check_record
 from softlabels.store.spec import Plan
 from softlabels.system.files import Files
@@ -108,7 +108,7 @@ class Store(Stored):
         self.folder, self.path = folder, folder.at()
         self.check = check
         self._describe(_read_manifest(folder))
-        self._records: dict[int, Commit] = {}
+        self._records: dict[int, tuple[Commit, bytes]] = {}
         self._reader = ChunkReader(folder, self.spec)
         self._checked: set[tuple[str, int]] = set()
 
@@ -207,6 +207,10 @@ class Store(Stored):
 
     def record(self, shard: int) -> Commit:
         """The commit record of a shard, checked against the manifest."""
+        return with_blocks(*self._record(shard))
+
+    def _record(self, shard: int) -> tuple[Commit, bytes]:
+        """The same as it is kept, see `without_blocks`."""
         if shard not in self._records:
             name = record_name(shard)
             path = self.folder.at(name)
@@ -222,14 +226,14 @@ class Store(Stored):
                     f"{path} (shard {shard}) is not what the store's digest was taken of", remedy=RELABEL
                 )
             check_record(self._whole, shard, record, str(path))
-            self._records[shard] = record
+            self._records[shard] = without_blocks(record)
         return self._records[shard]
 
     def payloads(self, shards: Collection[int]) -> dict[int, Payload]:
-        """Of some shards what `payload` says; their records are asked for together."""
+        """Of some shards what `payload` says, but for the hashes of blocks; their records are asked for together."""
         new = [shard for shard in shards if shard not in self._records]
         self.folder.ahead({record_name(shard): [(0, 1)] for shard in new})
-        return {shard: self.payload(shard) for shard in shards}
+        return {shard: self._record(shard)[0].payload for shard in shards}
 
     def read_chunk(self, column: str, chunk: int) -> NDArray[np.generic]:
         """One chunk of a column: (rows of the chunk, ...).
@@ -241,7 +245,7 @@ class Store(Stored):
         stored = self.columns[column]
         ask = self.check == "always" or (stored.name, chunk) not in self._checked
         check = ask and self.check != "never"
-        values = self._reader.read(self.payload(shard), stored, number, check=check, values=ask)
+        values = self._reader.read(self._record(shard)[0].payload, stored, number, check=check, values=ask)
         self._checked.add((stored.name, chunk))
         return values
 

@@ -13,6 +13,8 @@ from softlabels.labels.fidelity import Fidelity, FidelitySums
 from softlabels.labels.lost import Lost, LostTable
 from softlabels.store.spec import MAX_CHUNK_BYTES, About, Count, Hex, Natural, Record, Spec, Version
 
+HASH_BYTES = 32
+
 
 class Chunk(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
     """Where one chunk's encoded bytes stand in its file, and their blake3."""
@@ -57,6 +59,18 @@ class Commit(Record, kw_only=True, frozen=True):
     def lost(self) -> dict[str, Lost]:
         """What storing lost, by the target's name."""
         return {"": Lost(fidelity=self.fidelity)} if self.targets is UNSET else self.targets
+
+
+def without_blocks(record: Commit) -> tuple[Commit, bytes]:
+    """A record without the hashes of its blocks, and these: they are most of a large one, and no chunk is read by them."""
+    slim = msgspec.structs.replace(record.payload, blocks=())
+    return msgspec.structs.replace(record, payload=slim), bytes.fromhex("".join(record.payload.blocks))
+
+
+def with_blocks(record: Commit, hashes: bytes) -> Commit:
+    """The record that `without_blocks` took apart."""
+    blocks = tuple(hashes[at : at + HASH_BYTES].hex() for at in range(0, len(hashes), HASH_BYTES))
+    return msgspec.structs.replace(record, payload=msgspec.structs.replace(record.payload, blocks=blocks))
 
 
 class Manifest(Record, kw_only=True, frozen=True):

@@ -79,6 +79,7 @@ def repair(path: Target, *, progress: Progress = lambda shards: None) -> Repaire
         before, sealed_before, aside = named_digest(store), was_sealed(store, plan.spec), _new_aside(store)
         problems = [*_mend_plan(store, plan, manifest, aside), *_problems(store, plan.spec, manifest, progress)]
         _set_aside(store, plan.spec, problems, aside)
+        store.clear(_reserved(aside))
     pending = tuple(shard for shard in range(plan.spec.shards) if not store.exists(record_name(shard)))
     basis = plan.spec.basis_shape is not None and not store.exists(BASIS_FILE)
     if not (pending or basis or store.exists(MANIFEST)):
@@ -138,9 +139,14 @@ def _new_aside(store: Folder) -> str:
     """
     before = [int(name) for name in store.names(SET_ASIDE) if name.isascii() and name.isdigit()]
     number = max(before, default=0) + 1
-    while not (store.sees_writers or create(store, f"{STAGING}/aside-{number}", this_process().encode())):
+    while not (store.sees_writers or create(store, _reserved(f"{SET_ASIDE}/{number}"), this_process().encode())):
         number += 1
     return f"{SET_ASIDE}/{number}"
+
+
+def _reserved(aside: str) -> str:
+    """The name that reserves it."""
+    return f"{STAGING}/{aside.replace('/', '-')}"
 
 
 def _move(store: Folder, aside: str, name: str) -> None:

@@ -77,9 +77,10 @@ def linear_distillation_loss(
     own = labels if counted is None else labels[counted]
     impossible = bias is not None and bool(torch.isneginf(bias[:classes]).any())
     term = block_term(spec.per_position(own, positions=positions, labelled=labelled), soft, impossible=impossible)
-    blocks = parts(soft, labels, counted, _positions(classes, hidden.device, block_bytes))
+    step = _positions(classes, hidden.device, block_bytes)
+    blocks = parts(soft, labels, counted, step)
     wants = tuple(torch.is_grad_enabled() and t is not None and t.requires_grad for t in (hidden, weight, bias))
-    run = partial(_pass, classes=classes, term=term, blocks=blocks, wants=wants)
+    run = partial(_pass, classes=classes, term=term, blocks=blocks, piece=-(-step // PIECES), wants=wants)
     total: Tensor = _LinearLoss.apply(hidden, weight, bias, run)  # type: ignore[no-untyped-call]
     return total
 
@@ -140,9 +141,12 @@ def _pass(
     classes: int,
     term: BlockTerm,
     blocks: Blocks,
+    piece: int,
     wants: tuple[bool, ...],
 ) -> tuple[Tensor, Gradients]:
-    """The loss, and its gradients at hidden states, matrix and bias where they are wanted."""
+    """The loss, and its gradients at hidden states, matrix and bias where they are wanted; `piece` positions of a block are
+    compared at once.
+    """
     wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     matrix = weight[:classes].to(hidden.dtype)
     offset = None if bias is None else bias[:classes].to(wide)
@@ -157,7 +161,7 @@ def _pass(
         states = hidden[where]
         logits = aligned_product(states, matrix.t()).to(wide)
         logits = logits if offset is None else logits.add_(offset)
-        total += _overwritten_by_slope(logits, part, term, any(wants))
+        total += _overwritten_by_slope(logits, part, piece, term, any(wants))
         if not any(wants):
             continue
         if of_bias is not None:
@@ -175,10 +179,10 @@ def _pass(
     return total.to(wide), gradients
 
 
-def _overwritten_by_slope(logits: Tensor, part: Part, term: BlockTerm, wants: bool) -> Tensor:
+def _overwritten_by_slope(logits: Tensor, part: Part, piece: int, term: BlockTerm, wants: bool) -> Tensor:
     """A block's share in the loss, float64; where it is wanted, the gradient at the logits (n, C) stands in their place."""
     total = torch.zeros((), dtype=torch.float64, device=logits.device)
-    for where, few in parts(part.soft, part.labels, None, -(-len(logits) // PIECES)):
+    for where, few in parts(part.soft, part.labels, None, piece):
         value, slope, factor = term(logits[where].contiguous(), few, wants)
         total += value
         if slope is not None:

@@ -1,0 +1,1 @@
+"""What only a GPU can answer: a question a module; `benchmarks/gpu.sh` asks them all."""
