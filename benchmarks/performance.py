@@ -55,12 +55,16 @@ def between(text: str, name: str, lines: list[str]) -> str:
 def reading(loader: dict[str, Any]) -> list[str]:
     """Every reader's rates, the fastest with dense labels first."""
     dense = {(name, way): found for name, ways in loader["dense"].items() for way, found in ways.items()}
-    rows = []
+    kinds, rows = [kind for kind in KINDS if kind in loader], []
     for name, way in sorted(dense, key=lambda reader: -best(dense[reader])):
-        kinds = [loader.get(kind, {}).get(name, {}).get(way) for kind in KINDS]
+        found = [loader[kind].get(name, {}).get(way) for kind in kinds]
         mixed = [dense[name, way]["shuffle"], f"{dense[name, way]['mixed']:.0f}"]
-        rows.append([name, way, *mixed, *("" if found is None else f"{best(found):,.0f}" for found in kinds)])
-    return table(("peer", "reader", "rows are shuffled among", "blocks in a batch", *KINDS.values()), rows, words=3)
+        rows.append([name, way, *mixed, *("" if each is None else f"{best(each):,.0f}" for each in found)])
+    return table(
+        ("peer", "reader", "rows are shuffled among", "blocks in a batch", *map(KINDS.__getitem__, kinds)),
+        rows,
+        words=3,
+    )
 
 
 def resuming(found: dict[str, Any]) -> list[str]:
