@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = [
         "# How many rows of soft labels a shuffled reader gives for a second of the processor",
         "",
-        f"`python -m benchmarks.loader --rows {options.rows} --parts {' '.join(options.parts)}`: the page cache is warm, batches have 512 rows. Each reader "
+        f"`python -m benchmarks.loader --rows {options.rows} --parts {' '.join(options.parts)}`: "
+        "the page cache is warm, batches have 512 rows. Each reader "
         "gives two to five whole epochs: the first, which starts with opening the files, and the best of the others. Processor "
         "time is that of all threads and worker processes. Memory is what the process held at most, above what it held "
         "before, mapped files included.",
