@@ -60,7 +60,7 @@ HEAD = (
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
-    parser.add_argument("--rows", type=int, default=2560)
+    parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--output", type=Path, help="the page goes here too, and its numbers beside it as JSON")
     options = parser.parse_args(argv)

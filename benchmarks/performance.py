@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,51 +27,69 @@ KINDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw the picture and put the tables into the page."""
+    """Draw the picture and put the tables into the page. A question that was not asked keeps its table, and then the picture
+    stays as it is.
+    """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the numbers")
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder of performance.md, which is changed")
     options = parser.parse_args(argv)
-    names = ("loader", "resume", "write_path", "offline_online")
-    found = {name: json.loads((options.results / f"{name}.json").read_text()) for name in names}
+    files = {name: options.results / f"{name}.json" for name in TABLES}
+    found = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     page = options.docs / "performance.md"
     text = page.read_text()
-    for name, lines in tables(found).items():
-        text = between(text, name, lines)
+    for name, answers in found.items():
+        text = between(text, name, TABLES[name](answers))
     page.write_text(text)
-    draw(found, options.docs / "performance.png")
+    if found.keys() == TABLES.keys():
+        draw(found, options.docs / "performance.png")
 
 
 def between(text: str, name: str, lines: list[str]) -> str:
     """A page with these lines in the place of those between the marks of a table."""
     begin, end = f"<!-- table of {name} -->\n", f"<!-- end of {name} -->\n"
     head, _, rest = text.partition(begin)
-    return head + begin + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+    return head + begin + "\n".join(["", *lines, "", end]) + rest.partition(end)[2]
 
 
-def tables(found: dict[str, Any]) -> dict[str, list[str]]:
-    """Those of the page, by name."""
-    loader, written = found["loader"], found["write_path"]
-    readers = {(name, way) for part in loader.values() for name, each in part.items() for way in each}
-    rates = {reader: [best(loader[kind].get(reader[0], {}).get(reader[1])) for kind in KINDS] for reader in readers}
-    ordered = sorted(readers, key=lambda reader: -(rates[reader][0] or 0))
-    rows = []
-    for name, way in ordered:
-        dense = loader["dense"][name][way]
-        cells = ["" if rate is None else f"{rate:,.0f}" for rate in rates[name, way]]
-        rows.append([name, way, dense["shuffle"], f"{dense['mixed']:.0f}", *cells])
-    placed = [
-        [name, way, *resume.show(each)[1:]] for name, answer in found["resume"].items() for way, each in answer.items()
-    ]
-    speeds = sorted(written.items(), key=lambda item: item[1]["cpu_s"] / item[1]["bytes"])
-    return {
-        "loader": table(
-            ("peer", "reader", "rows are shuffled among", "blocks in a batch", *KINDS.values()), rows, words=3
-        ),
-        "resume": table((*resume.HEAD[:2], *resume.HEAD[3:]), placed, words=2),
-        "write_path": table(write_path.HEAD, [[name, *write_path.show(each)] for name, each in speeds]),
-        "offline_online": table(offline_online.HEAD, [offline_online.show(each) for each in found["offline_online"]]),
-    }
+def reading(loader: dict[str, Any]) -> list[str]:
+    """Every reader's rates, the fastest with dense labels first."""
+    dense = {(name, way): found for name, ways in loader["dense"].items() for way, found in ways.items()}
+    kinds, rows = [kind for kind in KINDS if kind in loader], []
+    for name, way in sorted(dense, key=lambda reader: -best(dense[reader])):
+        found = [loader[kind].get(name, {}).get(way) for kind in kinds]
+        mixed = [dense[name, way]["shuffle"], f"{dense[name, way]['mixed']:.0f}"]
+        rows.append([name, way, *mixed, *("" if each is None else f"{best(each):,.0f}" for each in found)])
+    return table(
+        ("peer", "reader", "rows are shuffled among", "blocks in a batch", *map(KINDS.__getitem__, kinds)),
+        rows,
+        words=3,
+    )
+
+
+def resuming(found: dict[str, Any]) -> list[str]:
+    """As its own page has it, without the shuffles."""
+    rows = [[name, way, *resume.show(each)[1:]] for name, answer in found.items() for way, each in answer.items()]
+    return table((*resume.HEAD[:2], *resume.HEAD[3:]), rows, words=2)
+
+
+def writing(found: dict[str, Any]) -> list[str]:
+    """The fastest first."""
+    speeds = sorted(found.items(), key=lambda item: item[1]["cpu_s"] / item[1]["bytes"])
+    return table(write_path.HEAD, [[name, *write_path.show(each)] for name, each in speeds])
+
+
+def teaching(found: list[dict[str, Any]]) -> list[str]:
+    """As its own page has it."""
+    return table(offline_online.HEAD, [offline_online.show(each) for each in found])
+
+
+TABLES: dict[str, Callable[[Any], list[str]]] = {
+    "loader": reading,
+    "resume": resuming,
+    "write_path": writing,
+    "offline_online": teaching,
+}
 
 
 def draw(found: dict[str, Any], picture: Path) -> None:
@@ -81,13 +99,13 @@ def draw(found: dict[str, Any], picture: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, (reading, writing, teaching) = plt.subplots(1, 3, figsize=(15, 5), layout="constrained")
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(15, 5), layout="constrained")
     dense = found["loader"]["dense"]
     read = {f"{name}: {way}": best(each) for name, ways in dense.items() for way, each in ways.items()}
-    bars(reading, read, "Dense labels read, thousands of rows a CPU-second")
+    bars(left, read, "Dense labels read, thousands of rows a CPU-second")
     rates = {name: each["bytes"] / each["cpu_s"] / 1e6 for name, each in found["write_path"].items()}
-    bars(writing, rates, "Dense labels written, MB a CPU-second")
-    lines(teaching, found["offline_online"])
+    bars(middle, rates, "Dense labels written, MB a CPU-second")
+    lines(right, found["offline_online"])
     figure.savefig(picture, dpi=80)
     plt.close(figure)
 

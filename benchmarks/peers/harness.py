@@ -108,11 +108,13 @@ def environment() -> dict[str, str]:
     return os.environ | one | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "HF_HUB_OFFLINE": "1"}
 
 
-def options_of(doc: str, argv: Sequence[str] | None, **sizes: int) -> argparse.Namespace:
-    """The options that all questions have: sizes, peers, and where the page goes."""
+def options_of(doc: str, argv: Sequence[str] | None, *, parts: Sequence[str] = (), **sizes: int) -> argparse.Namespace:
+    """The options that all questions have: sizes, peers, parts where it has such, and where the page goes."""
     parser = argparse.ArgumentParser(description=doc.split("\n")[0])
     for name, default in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    if parts:
+        parser.add_argument("--parts", nargs="*", choices=parts, default=parts, help="of the page")
     names = [peer.name for peer in PEERS]
     parser.add_argument("--peers", nargs="*", choices=names, default=names, metavar="PEER", help=", ".join(names))
     parser.add_argument("--output", type=Path, help="the page goes here too, and its numbers beside it as JSON")
