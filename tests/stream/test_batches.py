@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from torch.utils._pytree import tree_map
 from torch.utils.data import DataLoader, Subset
 
 from softlabels.errors import ConfigError, SpecMismatch
@@ -252,3 +253,69 @@ def test_windows_give_every_row_once_and_each_chunk_is_read_once(make_store, mon
     sampler.set_epoch(0)
     assert list(sampler) == orders[0]
     assert list(dataset.windows(seed=1, block=CHUNK, window=2)) not in orders
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, lambda dataset: pickle.loads(pickle.dumps(dataset))])
+def test_a_copy_of_a_dataset_has_the_same_windows(make_store, numbers, how) -> None:
+    selection = np.arange(ROWS)[::-2]
+    dataset = SoftLabelDataset(rows_of(numbers), make_store(np.sort(numbers)), selection=selection)
+    assert list(how(dataset).windows(seed=3)) == list(dataset.windows(seed=3))
+    assert list(how(dataset).windows(seed=3, block=4, window=2)) == list(dataset.windows(seed=3, block=4, window=2))
+
+
+def test_a_place_that_only_workers_know_is_neither_said_nor_taken(loader) -> None:
+    batches = SoftLabelBatches(loader)
+    state = batches.state_dict()
+    feed = DataLoader(batches, batch_size=None, num_workers=1)
+    next(iter(feed))
+    with pytest.raises(ConfigError, match=r"only they know where they stand.*StatefulDataLoader"):
+        batches.state_dict()
+    batches.load_state_dict(state | {"batch": 2})
+    with pytest.raises(ConfigError, match=r"worker processes give its batches.*StatefulDataLoader"):
+        next(iter(feed))
+    assert rows_in(batches) == [batch.rows.tolist() for batch in loader.epoch(0)][2:]
+    assert batches.state_dict() == state | {"epoch": 1}
+    batches.set_epoch(2)
+    list(feed)
+    batches.set_epoch(3)
+    assert batches.state_dict() == state | {"epoch": 3}
+
+
+@pytest.mark.parametrize("change", [{"batch": -1}, {"epoch": -1}, None])
+def test_what_is_no_state_is_refused(loader, change) -> None:
+    batches = SoftLabelBatches(loader)
+    with pytest.raises(ConfigError, match="no state of SoftLabelBatches; give what state_dict"):
+        batches.load_state_dict({"epoch": 1, "batch": 1} if change is None else batches.state_dict() | change)
+
+
+@pytest.mark.parametrize("index", [[1, 2], 2.7, [2.0], slice(1, 3)])
+def test_an_example_has_one_whole_number(dataset, index) -> None:
+    with pytest.raises(ConfigError, match=r"numbered by integers, not by .*batch_sampler"):
+        dataset[index]
+
+
+def test_no_window_of_nothing(dataset) -> None:
+    for options in ({"window": 0}, {"window": -2}, {"block": 0}, {"block": -1}):
+        with pytest.raises(ConfigError, match=f"{next(iter(options))} must be at least 1"):
+            dataset.windows(seed=0, **options)
+
+
+def test_tensors_that_are_no_plain_arrays_travel_too(dataset) -> None:
+    batch = next(iter(DataLoader(dataset, batch_size=2)))
+    batch["sparse"] = torch.eye(3).to_sparse()
+    for other in (copy.deepcopy(batch), pickle.loads(pickle.dumps(batch))):
+        assert torch.equal(other["sparse"].to_dense(), torch.eye(3))
+        assert torch.equal(other["logits"], batch["logits"])
+
+
+def test_batches_and_rows_are_trees(dataset) -> None:
+    for columns_ in (next(iter(DataLoader(dataset, batch_size=2))), dataset[1]):
+        doubled = tree_map(lambda values: values * 2, columns_)
+        assert type(doubled) is type(columns_)
+        assert dict(columns(doubled)) == {name: (values * 2).tolist() for name, values in columns_.items()}
+
+
+def test_a_batch_that_was_saved_is_read_again(dataset, tmp_path) -> None:
+    batch = next(iter(DataLoader(dataset, batch_size=2)))
+    torch.save(batch, tmp_path / "batch.pt")
+    assert dict(columns(torch.load(tmp_path / "batch.pt"))) == dict(columns(batch))

@@ -12,10 +12,8 @@ Words = NDArray[np.uint64]
 Missing = Literal["error", "skip"]  # what is done where keys are not there: rows without them are left out
 Repeated = Literal["error", "first"]  # and where a key stands in several rows: the first is kept
 
-
-AT_ONCE = (
-    1 << 20
-)  # keys that are looked up together: in ascending order, which leads from one place in the index to the next
+# Keys that are looked up together: in ascending order, which leads from one place in the index to the next.
+AT_ONCE = 1 << 20
 
 
 class KeyIndex:
@@ -28,7 +26,10 @@ class KeyIndex:
         """`keys`: (R, 16)."""
         high, low = _words(keys)
         self._rows = np.argsort(high, kind="stable")  # equal keys stay in row order
-        self._high, self._low = high[self._rows], low[self._rows]
+        self._high = high[self._rows]
+        if (self._high[1:] == self._high[:-1]).any():  # rows of one key, or keys that somebody made alike
+            self._rows = np.lexsort((low, high))  # stable too
+        self._low = low[self._rows]
 
     def find(self, keys: NDArray[np.uint8]) -> Ints:
         """(Q, 16) -> (Q,) row of each key, -1 where there is none."""
@@ -43,14 +44,21 @@ class KeyIndex:
         """Of keys whose first words ascend."""
         found = np.full(len(high), -1, np.int64)
         at = np.searchsorted(self._high, high)
-        open_ = np.arange(len(high))
-        while open_.size:  # runs of equal first words: one step for nearly all keys
-            open_ = open_[at[open_] < len(self._high)]
-            open_ = open_[self._high[at[open_]] == high[open_]]
-            hit = self._low[at[open_]] == low[open_]
-            found[open_[hit]] = self._rows[at[open_[hit]]]
-            open_ = open_[~hit]
-            at[open_] += 1
+        open_ = np.flatnonzero(at < len(self._high))
+        open_ = open_[self._high[at[open_]] == high[open_]]
+        hit = self._low[at[open_]] == low[open_]  # nearly all, and their first row
+        found[open_[hit]] = self._rows[at[open_[hit]]]
+        open_ = open_[~hit]
+        # The others are not there, or not the first of a run of equal first words, in which second words ascend.
+        start = at[open_]
+        end = stop = np.searchsorted(self._high, high[open_], side="right")
+        while (start < stop).any():
+            middle = (start + stop) // 2
+            before = self._low[np.minimum(middle, end - 1)] < low[open_]
+            start, stop = np.where(before & (start < stop), middle + 1, start), np.where(before, stop, middle)
+        hit = start < end
+        hit[hit] = self._low[start[hit]] == low[open_[hit]]
+        found[open_[hit]] = self._rows[start[hit]]
         return found
 
 

@@ -22,6 +22,8 @@ from softlabels.stream.loader import Loader
 from softlabels.stream.parts import Part
 from softlabels.stream.stretch import Stretch
 
+_ASK_WORKERS = "use torchdata's StatefulDataLoader, and its state_dict and load_state_dict; or give num_workers=0"
+
 
 class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
     """The batches of a `Loader` for `DataLoader`, as dicts of tensors by the names that `SoftLabelDataset` lists.
@@ -60,11 +62,13 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
             )
         self.loader, self._part = loader, part
         self._stretch()  # refuses here what it would refuse in a worker
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]  # that workers which are kept hear of the next
+        shared = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]  # by this process and its workers
+        # The epoch, so that workers that are kept hear of the next one; and whether workers gave the last pass.
+        self._epoch, self._by_workers = shared[0], shared[1]
         self._place = 0, 0  # epoch and batch that come next
-        self._loaded: Mapping[str, Any] | None = (
-            None  # the place at which the next pass begins, if not at its first batch
-        )
+        # The place at which the next pass begins, if not at its first batch, and who was given it.
+        self._loaded: Mapping[str, Any] | None = None
+        self._loaded_by_worker = False
 
     def __len__(self) -> int:
         """Batches of an epoch, in this process."""
@@ -75,11 +79,20 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
         each pass is the same epoch unless this says another. A place that was loaded is kept if it is one of this epoch.
         """
         self._epoch.fill_(epoch)
+        self._by_workers.fill_(0)
         if self._loaded is None or self._loaded["epoch"] != epoch:
             self._loaded, self._place = None, (epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers and texts: the epoch and batch that come next, and what they depend on."""
+        """Plain numbers and texts: the epoch and batch that come next, and what they depend on.
+
+        Raises:
+            ConfigError: workers give the batches, and this process does not know how many.
+        """
+        if get_worker_info() is None and self._by_workers:
+            raise ConfigError(
+                "worker processes give these batches, and only they know where they stand", remedy=_ASK_WORKERS
+            )
         epoch, batch = self._place
         return {"epoch": epoch, "batch": batch, **self._facts()}
 
@@ -88,8 +101,13 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
 
         Raises:
             SpecMismatch: when it begins, of another order, or another number of processes or workers.
+            ConfigError: it is no state of such batches; when the pass begins, it was loaded here, and workers give the batches.
         """
+        needed = {"epoch", "batch", *self._facts()}
+        if not (isinstance(state, Mapping) and needed <= state.keys()) or min(state["epoch"], state["batch"]) < 0:
+            raise ConfigError("this is no state of SoftLabelBatches", remedy="give what state_dict() gave")
         self._loaded, self._place = dict(state), (state["epoch"], state["batch"])
+        self._loaded_by_worker = get_worker_info() is not None
         if get_worker_info() is None:
             self._epoch.fill_(state["epoch"])
 
@@ -99,6 +117,7 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         self._place, batch = (int(self._epoch), 0), 0
+        self._by_workers.fill_(get_worker_info() is not None)
         if self._loaded is not None:
             if differences := [
                 f"{name} {self._loaded[name]}, not {value}"
@@ -108,6 +127,11 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
                 raise SpecMismatch(
                     f"the state is of other batches than these: {', '.join(differences)}",
                     remedy="resume with the rows, store, settings, processes and workers that it was saved with",
+                )
+            if not self._loaded_by_worker and get_worker_info() is not None:
+                raise ConfigError(
+                    "a state was loaded into SoftLabelBatches, and worker processes give its batches",
+                    remedy=_ASK_WORKERS,
                 )
             batch = self._loaded["batch"]
             self._place, self._loaded = (self._loaded["epoch"], batch), None

@@ -13,6 +13,8 @@ from typing import Any, NoReturn, Self, cast, overload
 
 import torch
 from torch import Tensor
+from torch.serialization import add_safe_globals
+from torch.utils._pytree import register_pytree_node
 from torch.utils.data import default_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
@@ -53,10 +55,18 @@ class Columns(dict[str, Tensor]):
         return type(self)(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        plain = {
-            name: v for name, v in self.items() if type(v) is Tensor and v.device.type == "cpu" and not v.requires_grad
-        }
+        plain = {name: values for name, values in self.items() if _is_plain(values)}
         return _columns, (*joined(plain), {name: v for name, v in self.items() if name not in plain})
+
+
+def _is_plain(values: object) -> bool:
+    """Whether it is nothing but an array of numbers in this process's memory."""
+    return (
+        type(values) is Tensor
+        and values.layout is torch.strided
+        and values.device.type == "cpu"
+        and not (values.requires_grad or values.is_quantized or values.is_nested)
+    )
 
 
 def _columns(flat: Tensor, places: Sequence[Place], rest: Mapping[str, Any]) -> Columns:
@@ -76,6 +86,20 @@ def _refuse_batches(batch: Sequence[Columns], *, collate_fn_map: object = None) 
 
 _COLLATE: dict[type, Callable[..., Any]] = {Row: _collate_rows, Columns: _refuse_batches}
 cast(dict[type, Callable[..., Any]], default_collate_fn_map).update(_COLLATE)
+add_safe_globals([_columns])  # `torch.load` reads what `torch.save` wrote of a batch
+
+
+def _register(kind: type[dict[str, Any]]) -> None:
+    """Let `tree_map` look into it as into a dict, of which torch takes no subclass for one."""
+    register_pytree_node(
+        kind,
+        lambda columns: (list(columns.values()), list(columns)),
+        lambda values, names: kind(zip(names, values, strict=True)),
+    )
+
+
+_register(Row)
+_register(Columns)
 
 
 def tensors_of(examples: Examples, block: Block) -> dict[str, Tensor]:

@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from softlabels.errors import Stalled
+from softlabels.errors import ConfigError, Stalled
 from softlabels.labels.soft import SoftLabels
 from softlabels.store.key_index import Missing
 from softlabels.stream.chunk_cache import cached
 from softlabels.stream.collate import Rows, soft_labels_of, tensors_of
 from softlabels.stream.examples import join_examples
 from softlabels.stream.join import Ints
-from softlabels.stream.loader import row_bytes
+from softlabels.stream.loader import require_positive, row_bytes
 from softlabels.stream.order import Order, default_block, default_span, order_digest
 from softlabels.stream.prefetch import prefetch
 from softlabels.stream.stored_rows import EmbeddedRows
@@ -85,7 +85,7 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
             targets=targets,
         )  # fmt: skip
         self._examples = cached(examples, cache_bytes)
-        self._keys = rows.keys
+        self._keys = rows.keys[examples.items]
         self._block = default_block(
             row_bytes(examples, rows, store or (rows.store if isinstance(rows, EmbeddedRows) else None))
         )
@@ -98,7 +98,13 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> Rows:
         """What `DataLoader` calls for a batch: each chunk is read once for all of them, and they are stacked already."""
-        numbers = np.asarray(indices, np.int64)
+        given = np.asarray(indices)
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+            raise ConfigError(
+                f"examples are numbered by integers, not by {given.dtype} of shape {given.shape[1:]}",
+                remedy="ask for one by its number; for batches give DataLoader a batch_size or batch_sampler",
+            )
+        numbers = given.astype(np.int64)
         if len(numbers) and not 0 <= numbers.min() <= numbers.max() < len(self):
             raise IndexError(f"examples are numbered 0 to {len(self) - 1}")
         return Rows(tensors_of(self._examples, self._examples.with_inputs(self._examples.take(numbers))))
@@ -110,17 +116,18 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
         Args:
             seed, block, window: as in `loader.Loader`.
         """
+        require_positive(window=window, block=block)
         items, block = self._examples.items, block or self._block
         blocks, facts = items // block, {"window": window, "seed": seed, "block": block}
-        digest = order_digest(keys=self._keys[items], blocks=blocks, facts=facts)
+        digest = order_digest(keys=self._keys, blocks=blocks, facts=facts)
         span = default_span(block, len(items), window)
         return Windows(Order(blocks, digest=digest, window=window, batch_size=1, span=span), len(items))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_examples": packed(self._examples)}
+        return self.__dict__ | {"_examples": packed(self._examples)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._examples = unpacked(state["_examples"])
+        self.__dict__ |= state | {"_examples": unpacked(state["_examples"])}
 
     def soft_labels(self, batch: Mapping[str, Tensor], target: str = "") -> SoftLabels:
         """The soft labels of a collated batch, with the member weights of this dataset, of rows of positions one a position and

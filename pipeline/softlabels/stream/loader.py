@@ -120,9 +120,7 @@ class Loader:
         targets: Collection[str] | None = None,
         part: Part | None = None,
     ) -> None:
-        for name, value in (("batch_size", batch_size), ("window", window), ("block", block)):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value}", remedy=f"give a larger {name}")
+        require_positive(batch_size=batch_size, window=window, block=block)
         self._joined = self._examples = examples = join_examples(
             rows, store, selection=selection, missing=missing, weights=weights, members=members, labelled=labelled,
             targets=targets,
@@ -237,6 +235,13 @@ class Loader:
             soft = None if target.soft is None else target.soft.soft_labels(tensors)
             targets[name] = TargetBatch(tensors[stored_name(name, LABEL)], soft, target.classes)
         return Batch(tensors["input"], targets, block["row"], tensors.get("mask"), first, size)
+
+
+def require_positive(**counts: int | None) -> None:
+    """Raise `ConfigError` where one that is given is less than 1."""
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, not {value}", remedy=f"give a larger {name}")
 
 
 def row_bytes(examples: Examples, rows: TransferRows | EmbeddedRows | StoredRows, store: Store | None) -> int:
