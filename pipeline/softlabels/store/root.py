@@ -65,7 +65,7 @@ def write_root(root: Folder) -> None:
         if bytes_at(root, name) != data:  # a sealed folder on a read-only disk is left alone
             root.put(name, data)
     for name in FOR_READERS:
-        if name not in described:  # of a layout that no split has any more
+        if name not in described and root.exists(name):  # of a layout that no split has any more
             root.remove(name)
 
 

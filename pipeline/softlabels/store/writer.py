@@ -381,8 +381,9 @@ def require_room(writers: Iterable[StoreWriter]) -> int | None:
 
 def require_store_path(store: Folder) -> None:
     """Raise `StorePathError` where something else lies there."""
-    if store.exists() and not store.is_folder():
-        raise errors.StorePathError(f"{store} is a file; a store is a folder", remedy="give another path")
+    for each in (store, store.above()):  # an object store takes objects below an object
+        if not each.is_folder() and each.exists():
+            raise errors.StorePathError(f"{each} is a file; a store is a folder", remedy="give another path")
     strangers = [name for name in store.names() if name not in (STAGING, COMMITS, BASIS_FOLDER)]
     if strangers and not store.exists(PLAN):  # asked last: another writer may have begun meanwhile
         if MANIFEST in strangers:

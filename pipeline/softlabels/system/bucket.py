@@ -37,6 +37,9 @@ _RENEW = (
 )
 _AGAIN = "check the address and the network, and run the same command again; "
 _KEPT = "what was carried is kept"
+_CODE = re.compile(
+    r"(?:<Code>|\(code: )([A-Za-z]{1,40})(?:</Code>|\)$)", re.MULTILINE
+)  # the latter: of one of many deletes
 _REFUSED = re.compile(r"Expired|Token|Signature|AccessKey|AccessDenied|Authentication|Authorization|Forbidden")
 
 
@@ -179,7 +182,7 @@ class Bucket(Remote):
     def entries(self, name: str) -> dict[str, bool]:
         import obstore
 
-        below, found = self.key(name), dict[str, bool]()
+        below, found, empty = self.key(name), dict[str, bool](), 0
         lead = f"{below}/" if below else ""
         after = lead
 
@@ -198,12 +201,15 @@ class Bucket(Remote):
                     path: str = each["path"]
                     first, is_folder, _ = path[len(lead) :].partition("/")
                     again = self._skips and first in before and (before[first] or not is_folder)
-                    if not path.startswith(lead) or again or len(found) > self.most_entries:
+                    empty += not each["size"]  # see `sizes`; one may be called as the folder itself
+                    inside = path.startswith(lead) or (not each["size"] and f"{path}/" == lead)
+                    if not inside or (again and each["size"]) or max(len(found), empty) > self.most_entries:
                         raise StorageError(
                             f"{self.at(name)} lists keys that it was not asked for, or more than {self.most_entries:,}",
                             remedy="give the address of one store, and check who answers there",
                         )
-                    found[first] = found.get(first, False) or bool(is_folder)
+                    if each["size"]:
+                        found[first] = found.get(first, False) or bool(is_folder)
                 if len(page) < _PAGE:
                     break  # it was the last one
                 after = f"{lead}{first}/\U0010ffff" if is_folder else path  # go on behind a folder
@@ -283,7 +289,7 @@ def _reason(error: Exception) -> tuple[str, str]:
     """Why a place refused, and what to do. Addresses and bodies stay out: a signed address is a password."""
     text, _, source = str(error).partition("Debug source")
     kind = type(error).__name__
-    status, code = re.search(r"status code: (\d{3})", text), re.search(r"<Code>([A-Za-z]{1,40})</Code>", text)
+    status, code = re.search(r"status code: (\d{3})", text), _CODE.search(text)
     if code is not None and code[1] in os.environ.values():  # it repeats a key
         code = None
     answer = " ".join(found[1] for found in (status, code) if found)

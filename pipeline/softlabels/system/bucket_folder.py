@@ -47,7 +47,7 @@ class BucketFolder(Bucket):
         if name or not self.key(""):
             return super().is_folder(name)
         try:
-            return self.size("") < 0
+            return not self.size("")  # an empty object is what consoles make of a folder
         except FileNotFoundError:
             return True
 

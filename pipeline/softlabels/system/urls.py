@@ -127,9 +127,11 @@ def _hub(text: str) -> Hub:
 
 
 def _inside(path: str, text: str) -> str:
-    """The folder of an address. Raises `ConfigError` for one that leads elsewhere than it says."""
+    """The folder of an address. Raises `ConfigError` for one that leads elsewhere than it says, as some servers take a
+    backslash for a slash.
+    """
     steps = [step for step in path.split("/") if step]
-    if any(step in (".", "..") or not step.isprintable() for step in steps):
+    if any(step in (".", "..") or "\\" in step or not step.isprintable() for step in steps):
         raise ConfigError(f"{one_line(text)} has steps that lead elsewhere, or cannot be seen", remedy="write it out")
     return "/".join(steps)
 
