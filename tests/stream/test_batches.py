@@ -252,3 +252,15 @@ def test_windows_give_every_row_once_and_each_chunk_is_read_once(make_store, mon
     sampler.set_epoch(0)
     assert list(sampler) == orders[0]
     assert list(dataset.windows(seed=1, block=CHUNK, window=2)) not in orders
+
+
+def test_windows_of_a_copy_in_another_process_are_the_same(dataset) -> None:
+    there = pickle.loads(pickle.dumps(dataset))
+    assert [*there.windows(seed=3)] == [*dataset.windows(seed=3)]
+
+
+@pytest.mark.parametrize("sizes", [{"block": 0}, {"block": -3}, {"window": 0}], ids=str)
+def test_windows_of_no_size_are_refused(dataset, sizes: dict[str, int]) -> None:
+    (name,) = sizes
+    with pytest.raises(ConfigError, match=f"{name} must be at least 1"):
+        dataset.windows(seed=0, **sizes)

@@ -26,7 +26,7 @@ from softlabels.stream.chunk_cache import cached
 from softlabels.stream.collate import Rows, soft_labels_of, tensors_of
 from softlabels.stream.examples import join_examples
 from softlabels.stream.join import Ints
-from softlabels.stream.loader import row_bytes
+from softlabels.stream.loader import require_sizes, row_bytes
 from softlabels.stream.order import Order, default_block, default_span, order_digest
 from softlabels.stream.prefetch import prefetch
 from softlabels.stream.stored_rows import EmbeddedRows
@@ -109,7 +109,11 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
 
         Args:
             seed, block, window: as in `loader.Loader`.
+
+        Raises:
+            ConfigError: a block or window below 1.
         """
+        require_sizes(window=window, block=block)
         items, block = self._examples.items, block or self._block
         blocks, facts = items // block, {"window": window, "seed": seed, "block": block}
         digest = order_digest(keys=self._keys[items], blocks=blocks, facts=facts)
@@ -117,10 +121,10 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
         return Windows(Order(blocks, digest=digest, window=window, batch_size=1, span=span), len(items))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_examples": packed(self._examples)}
+        return self.__dict__ | {"_examples": packed(self._examples)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._examples = unpacked(state["_examples"])
+        self.__dict__ |= state | {"_examples": unpacked(state["_examples"])}
 
     def soft_labels(self, batch: Mapping[str, Tensor], target: str = "") -> SoftLabels:
         """The soft labels of a collated batch, with the member weights of this dataset, of rows of positions one a position and
