@@ -51,6 +51,12 @@ class Way:
     in_dataloader: bool = False
 
 
+def chunks_among(rows: NDArray[np.int64]) -> list[slice]:
+    """The chunks whose rows these are, ascending and all: formats of chunks give slices in half the time of row numbers."""
+    starts = rows[np.flatnonzero(np.diff(rows // CHUNK, prepend=-1))]
+    return [slice(start, min(start + CHUNK, int(rows[-1]) + 1)) for start in starts.tolist()]
+
+
 class Indexed:
     """A loop by hand: `take` gives the rows of an order that NumPy makes of the epoch's number; its place is a number.
 

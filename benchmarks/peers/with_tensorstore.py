@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.peers.columns import Columns, blocks
-from benchmarks.peers.reader import BUFFER, CACHE_BYTES, CHUNK, Batch, Indexed, Way
+from benchmarks.peers.reader import BUFFER, CACHE_BYTES, CHUNK, Batch, Indexed, Way, chunks_among
 
 PACKAGES = ("tensorstore",)
 
@@ -42,12 +42,21 @@ def take(arrays: dict[str, Any], rows: NDArray[np.int64]) -> Batch:
     return {name: torch.from_numpy(values) for name, values in found.items()}
 
 
+def take_chunks(arrays: dict[str, Any], rows: NDArray[np.int64]) -> Batch:
+    """Rows that are all those of some chunks, by slices: all are asked for at once."""
+    chunks = chunks_among(rows)
+    asked = {name: [each[at].read() for at in chunks] for name, each in arrays.items() if each.ndim > 1}
+    found = {name: each[rows] for name, each in arrays.items() if name not in asked}
+    found |= {name: np.concatenate([part.result() for part in parts]) for name, parts in asked.items()}
+    return {name: torch.from_numpy(values) for name, values in found.items()}
+
+
 def opened(folder: Path, batch: int, workers: int, window: int | None) -> Indexed:
     """All columns, those of one number a row in memory."""
     context = ts.Context({"cache_pool": {"total_bytes_limit": CACHE_BYTES}})
     columns = {path.name: array(folder, path.name, context, open=True) for path in folder.iterdir()}
     arrays = {name: each if each.ndim > 1 else np.array(each) for name, each in columns.items()}
-    return Indexed(partial(take, arrays), len(arrays["row"]), batch, window)
+    return Indexed(partial(take if window is None else take_chunks, arrays), len(arrays["row"]), batch, window)
 
 
 WAYS = {

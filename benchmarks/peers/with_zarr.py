@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from benchmarks.peers.columns import Columns, blocks
-from benchmarks.peers.reader import BUFFER, CHUNK, Batch, Indexed, Way
+from benchmarks.peers.reader import BUFFER, CHUNK, Batch, Indexed, Way, chunks_among
 
 PACKAGES = ("zarr",)
 
@@ -33,11 +33,21 @@ def take(arrays: dict[str, Any], rows: NDArray[np.int64]) -> Batch:
     return {name: torch.from_numpy(values) for name, values in found.items()}
 
 
+def take_chunks(arrays: dict[str, Any], rows: NDArray[np.int64]) -> Batch:
+    """Rows that are all those of some chunks, by slices."""
+    chunks = chunks_among(rows)
+    found = {
+        name: each[rows] if each.ndim == 1 else np.concatenate([each[chunk] for chunk in chunks])
+        for name, each in arrays.items()
+    }
+    return {name: torch.from_numpy(values) for name, values in found.items()}
+
+
 def opened(folder: Path, batch: int, workers: int, window: int | None) -> Indexed:
     """All columns."""
     group: Any = zarr.open_group(folder, mode="r")
     arrays = {name: array if array.ndim > 1 else array[:] for name, array in group.arrays()}
-    return Indexed(partial(take, arrays), len(arrays["row"]), batch, window)
+    return Indexed(partial(take if window is None else take_chunks, arrays), len(arrays["row"]), batch, window)
 
 
 WAYS = {

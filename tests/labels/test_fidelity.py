@@ -142,3 +142,10 @@ def test_what_dense_labels_lose_is_small(rng: np.random.Generator, scale: float)
     for line in table([measure_dense(z, dense_columns(z).logits)]).values():
         assert 0 <= line.kl_mean <= line.kl_max < 1e-4
         assert line.top1_agreement > 0.99
+
+
+def test_half_precision_around_it_does_not_blur_what_was_lost(rng: np.random.Generator) -> None:
+    logits = torch.from_numpy(rng.standard_normal((8, 1, 100)))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = DenseEncoding().encode(logits)[1]
+    assert inside == DenseEncoding().encode(logits)[1]

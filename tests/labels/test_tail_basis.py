@@ -207,3 +207,11 @@ def test_coefficients_of_nothing_and_beyond_float16() -> None:
     assert told == [[False, False]] * 2
     coefficient_columns(torch.tensor([[1.0, 1.0], [1.0, 70_000.0]]), encoding, refuse)
     assert told[2:] == [[False, False], [False, True]]
+
+
+def test_half_precision_around_it_blurs_no_coefficients(rng: np.random.Generator) -> None:
+    basis, tail = TailBasis(torch.from_numpy(rng.standard_normal((4, 50)).astype(np.float16))), torch.randn(6, 50)
+    ids = tail.topk(3, dim=1).indices
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = basis.coefficients(tail, ids)
+    assert torch.equal(inside, basis.coefficients(tail, ids))

@@ -9,13 +9,15 @@ import pytest
 
 from softlabels.store import Store
 from softlabels.store.layout import chunk_rows
-from softlabels.stream import Loader
+from softlabels.stream import Loader, order
 from softlabels.stream.examples import join_examples
 from softlabels.stream.label_map import LABEL_CHUNKS
 from softlabels.system import far, kept
 from softlabels.system.far import FarFiles
 from tests.store.far import Counting, away
+from tests.store.samples import sample
 from tests.stream.samples import CHUNK, rows_of, write_store
+from tests.stream.test_targets import rows_for, store_of
 
 LAYOUTS = ("zarr", "arrow")
 ROWS = 128 * CHUNK
@@ -83,3 +85,26 @@ def test_a_loader_asks_for_each_chunk_once_and_for_neighbours_together(
             assert len([name for name, *_ in place.asked if "logits" in name or "data" in name]) < 0.65 * 128
         asked._parts.clear()
         asked._of.clear()
+
+
+def test_a_store_that_is_near_costs_nothing_to_say_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers, permute, made = np.arange(16 * CHUNK), order.permute, []
+    loader = Loader(rows_of(numbers), write_store(tmp_path, numbers), batch_size=64, seed=0, block=CHUNK, window=4)
+    windows = loader._epoch(0).windows
+    monkeypatch.setattr(order, "permute", lambda values, key: made.append(len(values)) or permute(values, key))
+    assert sum(len(batch.rows) for batch in loader.epoch(0)) == len(numbers)
+    assert len(made) == windows + 1  # and the spans
+
+
+def test_labels_that_the_store_knew_are_asked_for_with_the_rest(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, asked, read = sample(rng, 64, "topk-zarr"), set(), set()
+    store = store_of(tmp_path / "store", data, "topk-zarr")
+    examples = join_examples(rows_for(data), store)
+    assert examples.targets[""].keeps_label
+    monkeypatch.setattr(store, "ahead", lambda columns, chunks: asked.update(columns))
+    examples.ahead(np.arange(8))
+    monkeypatch.setattr(store, "ahead", lambda columns, chunks: read.update(columns))
+    examples.take(np.arange(8))
+    assert read == asked

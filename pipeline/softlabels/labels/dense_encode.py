@@ -55,7 +55,7 @@ def _sums(z: Tensor, stored: Tensor, temperatures: Sequence[float]) -> Tensor:
     classes = z.shape[1]
     step = max(1, (_CACHED if z.device.type == "cpu" else _AT_ONCE) // classes)
     powers = z.new_ones(min(step, len(z)), 4, classes, dtype=torch.float32)
-    p = torch.empty_like(powers[:, :1]).repeat(1, len(temperatures), 1)
+    p = powers.new_empty(len(powers), len(temperatures), classes)
     found = [powers.new_zeros(0, len(temperatures), 4)]
     for start in range(0, len(z), step):
         part = z[start : start + step]
@@ -65,7 +65,8 @@ def _sums(z: Tensor, stored: Tensor, temperatures: Sequence[float]) -> Tensor:
             e.masked_fill_(part.isneginf(), 0.0)
         torch.mul(torch.mul(e, e, out=square), e, out=cube)
         _exponentials(part, temperatures, p[: len(part)])
-        found.append(torch.bmm(p[: len(part)], powers[: len(part)].mT))
+        with torch.autocast(z.device.type, enabled=False):  # half precision would blur the sums
+            found.append(torch.bmm(p[: len(part)], powers[: len(part)].mT))
     return torch.cat(found)
 
 

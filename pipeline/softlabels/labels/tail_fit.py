@@ -58,7 +58,8 @@ class TailBasis:
         if ids.shape[1] == tail.shape[1]:
             return self._inverse.new_zeros(len(tail), len(self._inverse) - 1)
         left = self._residual(tail, ids)
-        whole = (left @ self._terms.T).double() @ self._inverse  # (n, 1 + r)
+        with torch.autocast(left.device.type, enabled=False):  # half precision would blur the coefficients
+            whole = (left @ self._terms.T).double() @ self._inverse  # (n, 1 + r)
         stored = self._terms.T[ids].double()  # (n, K, 1 + r)
         moved = stored @ self._inverse
         within = torch.eye(ids.shape[1], dtype=whole.dtype, device=whole.device) - moved @ stored.transpose(1, 2)

@@ -44,6 +44,11 @@ class ChunkSource(Protocol):
     columns: dict[str, Column]
     rows_per_chunk: int
 
+    @property
+    def near(self) -> bool:
+        """Whether `ahead` does nothing, since no place is far away."""
+        ...
+
     def ahead(self, columns: Sequence[str], chunks: Sequence[int]) -> None:
         """Which chunks are read next; a place far away fetches them together."""
 
@@ -85,9 +90,14 @@ class Stored:
         view.columns = {column.name: self.columns[stored_name(name, column.name)] for column in view.spec.columns}
         return view
 
+    @property
+    def near(self) -> bool:
+        """See `ChunkSource`."""
+        return self.folder.near
+
     def ahead(self, columns: Sequence[str], chunks: Sequence[int]) -> None:
         """See `ChunkSource`."""
-        if self.folder.near:
+        if self.near:
             return
         in_shard = self.spec.cut.rows_per_shard // self.rows_per_chunk
         placed = [divmod(chunk, in_shard) for chunk in chunks]

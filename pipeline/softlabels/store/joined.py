@@ -42,6 +42,11 @@ class Joined(Store):
         """See `Stored`."""
         return str(self.path)
 
+    @property
+    def near(self) -> bool:
+        """See `ChunkSource`."""
+        return all(store.near for store in self.stores)
+
     def ahead(self, columns: Sequence[str], chunks: Sequence[int]) -> None:
         """See `ChunkSource`: of each store the chunks that hold these rows."""
         size, names = self.rows_per_chunk, [self.columns[column].name for column in columns]

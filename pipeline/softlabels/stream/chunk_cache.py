@@ -36,8 +36,15 @@ class ChunkCache:
         self._chunks: OrderedDict[tuple[str, int], Array] = OrderedDict()
         self._lock = threading.Lock()
 
+    @property
+    def near(self) -> bool:
+        """Whether the store's place is."""
+        return self._reader.near
+
     def ahead(self, columns: Sequence[str], chunks: Sequence[int]) -> None:
         """Those that are not in memory are read next."""
+        if self.near:
+            return
         with self._lock:
             missing = [chunk for chunk in chunks if any((name, chunk) not in self._chunks for name in columns)]
         self._reader.ahead(columns, missing)

@@ -115,6 +115,9 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
 
         Args:
             seed, block, window: as in `loader.Loader`.
+
+        Raises:
+            ConfigError: a block or window below 1.
         """
         require_positive(window=window, block=block)
         items, block = self._examples.items, block or self._block

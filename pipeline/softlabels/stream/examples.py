@@ -98,9 +98,16 @@ class Examples:
         sources = (self.own, self.own_columns), (self.reader, self.columns)
         return sum(source.columns[name].row_bytes for source, names in sources if source is not None for name in names)
 
+    @property
+    def near(self) -> bool:
+        """Whether nothing is gained by `ahead`: no store lies far away."""
+        return all(source.near for source in (self.own, self.reader) if source is not None)
+
     def ahead(self, numbers: Ints, *, exchange: Exchange | None = None) -> None:
         """Say which examples are taken next: of an `exchange` those whose chunks this process is to read."""
-        wanted = (self.own, self.own_columns, self.items), (self.reader, self.columns, self.labelled_by)
+        known = [stored_name(name, LABEL) for name, target in self.targets.items() if target.keeps_label]
+        of_reader = tuple(dict.fromkeys((*self.columns, *known)))
+        wanted = (self.own, self.own_columns, self.items), (self.reader, of_reader, self.labelled_by)
         for source, columns, rows in wanted:
             if source is None or not columns:
                 continue

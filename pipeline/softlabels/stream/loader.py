@@ -277,9 +277,13 @@ def _ask(examples: Examples, epoch: Epoch, number: int, asked: int, at_once: int
     """Before windows from `number` on are read, `at_once` together, say that they are, and as many behind them; up to `asked`
     that was said before. Returns up to which window it is said now.
 
+    Of near places nothing is said: to make the windows took a third of the time of reading narrow labels.
     Windows 2n and 2n + 1 share what lies side by side, so they are said together and come in half as many requests; but not the
-    first one, for which the student waits, and not where processes deal out the chunks of each.
+    first one, for which the student waits, and not where processes deal out the chunks of each. These say windows of near
+    places too, or those near and far would deal differently.
     """
+    if exchange is None and examples.near:
+        return asked
     paired = at_once == 1 and exchange is None
     while asked < min(number + 2 * at_once, epoch.windows):
         step = 2 - asked % 2 if paired and asked > number else at_once
