@@ -171,7 +171,7 @@ class Repair:
 class Convert:
     """Arguments of convert."""
 
-    from_: str = ""  # the store to copy, or a folder of stores
+    from_: str = ""  # the store to copy, a folder of stores, or the address of one
     store: str = ""  # where the copy goes: a folder, or an address (s3://, gs://, az://)
     layout: Literal["zarr", "arrow"] | None = None  # by default the layout that the source does not have
     compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
@@ -181,7 +181,7 @@ class Convert:
 class Encode(EncodingSettings):
     """Arguments of encode."""
 
-    from_: str = ""  # the dense store, or a folder of dense stores
+    from_: str = ""  # the dense store, a folder of dense stores, or the address of one
     store: str = ""  # where the encoded store goes: a folder, or an address (s3://, gs://, az://)
     encoding: Literal["topk"] = "topk"  # the only one that a dense store can be brought into
     kind: Literal["softmax"] = "softmax"  # the only kind that topk keeps
@@ -197,7 +197,7 @@ class Encode(EncodingSettings):
 class Merge:
     """Arguments of merge."""
 
-    stores: tuple[str, ...] = ()  # stores of teachers over the same rows: each one split, or a folder of splits
+    stores: tuple[str, ...] = ()  # stores of the same rows, by several teachers: splits, folders, or addresses
     out: str = ""  # where the new store goes: a folder, or an address (s3://, gs://, az://)
     weights: tuple[float, ...] | None = None  # one a store, which its members share; by default each member's own
     rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: their name, and that in the first
@@ -210,7 +210,7 @@ class Merge:
 class Concat:
     """Arguments of concat."""
 
-    stores: tuple[str, ...] = ()  # stores of one teacher: each one split, or a folder of splits
+    stores: tuple[str, ...] = ()  # stores of one teacher: each one split, a folder of splits, or an address
     out: str = ""  # where the new store goes: a folder, or an address (s3://, gs://, az://)
     rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: their name, and that in the first
     repeated: Repeated = "error"  # rows that an earlier store has: error, or keep the first
@@ -221,7 +221,7 @@ class Concat:
 class Diff:
     """Arguments of diff."""
 
-    a: str = ""  # a store, or a folder of stores
+    a: str = ""  # a store, a folder of stores, or the address of one
     b: str = ""  # another
     temperatures: tuple[float, ...] | None = None  # by default 1,2,4, or the one at which labels are known
     most: int = 10  # how many rows are shown that moved, or that only one has
@@ -234,7 +234,7 @@ class Diff:
 class Select:
     """Arguments of select."""
 
-    store: str = ""  # a store, or a folder of stores
+    store: str = ""  # a store, a folder of stores, or the address of one
     out: str = ""  # where the new store goes: a folder, or an address (s3://, gs://, az://)
     rows: str | None = None  # of one split: numbers and ranges, such as 0:1000,1500 or ::2; by default all
     members: tuple[int, ...] | None = None  # which members, by number; by default all
@@ -275,7 +275,7 @@ class Import(Reading):
 class ExportLabels:
     """Arguments of export-labels."""
 
-    store: str = ""  # a store of one split, or a folder of them with --split
+    store: str = ""  # a store of one split, or a folder of them with --split, or an address
     to: str = ""  # the file: .parquet, of npz .npz
     to_format: Literal["axolotl", "distillkit-raw", "parquet", "npz"] = (
         "parquet"  # docs/translate.md says what each holds
@@ -290,7 +290,7 @@ class ExportLabels:
 class Push:
     """Arguments of push."""
 
-    store: str = ""  # a sealed store, or a folder of them
+    store: str = ""  # a sealed store, or a folder of them, on this machine
     url: str = ""  # where it goes: s3://BUCKET/FOLDER, gs://, az://, hf://datasets/TEAM/NAME, file:// or a folder
     read_back: bool = True  # read what was sent or was there, and compare it; false compares sizes alone
 
@@ -302,7 +302,7 @@ class Pull:
     url: str = (
         ""  # where it lies: s3://BUCKET/FOLDER, gs://, az://, hf://datasets/TEAM/NAME, http(s)://, file:// or a folder
     )
-    store: str = ""  # where it goes
+    store: str = ""  # where it goes: a folder of this machine
     split: str | None = None  # one of several splits; by default all
     rows: str | None = None  # of one split, such as 0:1000,1500: a store of these alone
     digest: str | None = None  # what its digest must be, as info prints it; else nothing is fetched

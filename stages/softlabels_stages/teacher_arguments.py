@@ -62,6 +62,6 @@ class Extend:
     teacher: TeacherConfig
     transfer_set: TransferSetConfig
     labels: LabelsConfig = field(default_factory=LabelsConfig)
-    store: str = ""  # the store that lacks rows: a folder of splits, or one of them
+    store: str = ""  # the store that lacks rows: a folder of splits, one of them, or an address
     out: str = ""  # where the new store goes: a folder, or an address (s3://, gs://, az://)
     missing: Missing = "error"  # rows of the store that the transfer set lacks: error, or skip to leave them out

@@ -14,6 +14,7 @@ import pytest
 from softlabels import label, open_store
 from softlabels import write_store as store_arrays
 from softlabels.errors import ConfigError
+from softlabels.jobs.export_labels import export_labels
 from softlabels.jobs.extend import extend
 from softlabels.jobs.import_labels import Foreign, import_labels
 from softlabels.jobs.run_folder import RunFolder
@@ -114,6 +115,7 @@ def test_what_lies_on_this_machine_names_no_address(s3: str, tmp_path: Path) -> 
     acts: tuple[Callable[[], object], ...] = (
         partial(pull, s3, there),
         partial(push, s3, there),
+        partial(export_labels, s3, f"{there}.npz", to_format="npz"),
         partial(RunFolder.open, there, name="run", identity={}),
     )
     for act in acts:

@@ -299,12 +299,42 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(address: str, ma
         ("https://host:port/x", "names no bucket or server"),
         ("az://b/\udcff", "steps that lead elsewhere"),
         ("file://machine/x", "names a machine"),
-        ("s3:/bucket/x", r"an address \(s3:\) stands where a path of this machine is needed"),
+        ("s3:/bucket/x", r"s3:/ begins no address: a slash is missing; write s3://, or \./s3:/ for a folder"),
     ],
 )
 def test_addresses_that_are_none(address: str, what: str) -> None:
     with pytest.raises(ConfigError, match=what):
         depot_of(address)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "scheme"),
+    [
+        ("AWS_ENDPOINT_URL", "topsecret:8333", "s3"),
+        ("AWS_ENDPOINT_URL", "", "s3"),
+        ("AWS_ENDPOINT_URL", "http://", "s3"),
+        ("AWS_ENDPOINT_URL", "http://topsecret:port", "s3"),
+        ("AWS_ENDPOINT_URL", "http://topsecret:1 ", "s3"),
+        ("AWS_ENDPOINT_URL_S3", "HTTP://topsecret", "s3"),
+        ("GOOGLE_BASE_URL", "topsecret:1", "gs"),
+        ("AZURE_STORAGE_ENDPOINT", "topsecret:1", "az"),
+        ("AWS_ACCESS_KEY_ID", "topsecret\n", "s3"),
+        ("AWS_SECRET_ACCESS_KEY", " topsecret", "s3"),
+        ("AWS_SESSION_TOKEN", "top\nsecret", "s3"),
+        ("AWS_REGION", "t\xf6psecret", "s3"),
+        ("AZURE_STORAGE_ACCOUNT_KEY", "topsecret\r", "az"),
+    ],
+)
+def test_variables_with_which_no_request_can_be_made(
+    name: str, value: str, scheme: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(
+        ConfigError, match=f"{name} (is not the address of a server; write http://|has spaces)"
+    ) as caught:
+        open_store(f"{scheme}://bucket/x")
+    assert "secret" not in str(caught.value)
+    assert "panicked" not in capfd.readouterr().err
 
 
 def test_clouds_without_their_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -72,6 +72,19 @@ def test_sums_are_those_of_a_direct_kl(rng: np.random.Generator, scale: float, d
         assert sums.top1_agreed == (z.argmax(-1) == stored.argmax(-1)).sum()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_errors_that_are_alike_do_not_cancel(dtype: str) -> None:
+    """All classes but one have the same logit, and so the same error, as of a teacher with a floor."""
+    z = np.full((2, M, 9000), -9.2103, dtype)
+    z[0, :, 3], z[1, :, 7] = 0, -4.6
+    stored = dense_columns(z).logits
+    exact = z - z.max(axis=-1, keepdims=True)
+    for sums in measure_dense(z, stored):
+        kl = direct_kl(exact, stored, sums.temperature)
+        assert sums.kl_sum == pytest.approx(float(kl.sum()), rel=1e-3)
+        assert sums.kl_max == pytest.approx(float(kl.max()), rel=1e-3)
+
+
 def test_any_temperatures_in_any_order(rng: np.random.Generator) -> None:
     """Twice another one it is had from its square."""
     z = some_logits(rng, 50)

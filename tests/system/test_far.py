@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -200,3 +202,31 @@ def test_threads_want_the_same(place: Counting) -> None:
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(look, range(6)))  # raises what one of them raised
     assert wrong == []
+
+
+def test_where_the_system_starts_no_more_threads(place: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(kept, "_threads", [])
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert len(FarFiles(place).read("small")) > 0
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # that it has threads is what is tried
+def test_a_forked_process_has_threads_of_its_own(place: Counting) -> None:
+    """Of what was on its way it says so at once."""
+    FarFiles(place).read("small")
+    gate = threading.Event()
+    fetched = kept.Fetched(lambda *part: memoryview(bytes(gate.wait(60))))
+    fetched.want([("name", 0, 9)])
+    if (child := os.fork()) == 0:
+        try:
+            assert len(FarFiles(place).read("small")) > 0
+            with pytest.raises(ConfigError, match="forked process"):
+                fetched.find("name", 0, 9)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    gate.set()

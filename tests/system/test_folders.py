@@ -511,3 +511,9 @@ def test_a_lock_that_cannot_be_opened_again_is_closed_once(tmp_path: Path, monke
     with (tmp_path / "other").open("wb") as other:
         lock.close()
         other.write(b"still open")
+
+
+@pytest.mark.parametrize(("inside", "above"), [(".", ".."), ("..", "../.."), ("a", "."), ("/", "/")])
+def test_the_folder_above_a_path_that_ends_in_no_name(inside: str, above: str, tmp_path: Path) -> None:
+    assert LocalFolder(inside).above().at().resolve() == Path(above).resolve()
+    assert LocalFolder(tmp_path).above().at() == tmp_path.parent

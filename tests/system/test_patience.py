@@ -20,7 +20,15 @@ import pytest
 
 from softlabels.errors import ConfigError, Stalled
 from softlabels.system import patience as module
-from softlabels.system.patience import DEFAULT_SECONDS, background, patience, result_of, wait_for_lock
+from softlabels.system.patience import (
+    DEFAULT_SECONDS,
+    at_once,
+    background,
+    interruptible,
+    patience,
+    result_of,
+    wait_for_lock,
+)
 
 # Waits for a lock, a thread or a value that comes when stdin is closed.
 WAITER = """
@@ -189,3 +197,44 @@ def test_patience_is_a_number_above_nought(given: str, monkeypatch: pytest.Monke
 def test_ten_minutes_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOFTLABELS_PATIENCE", raising=False)
     assert patience() == DEFAULT_SECONDS == 600
+
+
+def test_what_is_done_at_once_is_left_alone_where_a_signal_ends_the_waiting() -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def hang(number: int) -> bool:
+        begun.append(number)
+        return gate.wait(60)
+
+    begun, gate, before = list[int](), threading.Event(), signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            at_once(hang, range(9), most=2)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        gate.set()
+    assert begun == [0, 1]
+
+
+@pytest.mark.parametrize("threads", [0, 1, 99])
+def test_what_is_done_at_once(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the system starts no more threads."""
+    start, left, begun = threading.Thread.start, iter(range(threads)), list[int]()
+
+    def begin(thread: threading.Thread) -> None:
+        if next(left, None) is None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    def third(number: int) -> float:
+        begun.append(number)
+        return 1 / (number - 3)
+
+    monkeypatch.setattr(threading.Thread, "start", begin)
+    assert at_once(lambda number: -number, range(50)) == [-number for number in range(50)]
+    assert interruptible(int, "7") == 7
+    with pytest.raises(ZeroDivisionError):
+        at_once(third, range(1000), most=2)
+    assert len(begun) < 1000

@@ -22,6 +22,7 @@ from softlabels.jobs.exported_rows import AllRows, Rows, TokenRows
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.store import open_store
 from softlabels.system.durable import system_errors
+from softlabels.system.paths import local_path
 from softlabels.system.places import Place
 
 ToFormat = Literal["axolotl", "distillkit-raw", "parquet", "npz"]
@@ -54,7 +55,8 @@ def export_labels(
         ConfigError: a store that the format cannot hold, or a temperature that its labels do not know.
         StorageError, DiskFull: the file is there already, or the system does not take it. DamagedStore.
     """
-    opened, target = open_store(store, split=split), Path(to)
+    target = Path(local_path(to))
+    opened = open_store(store, split=split)
     if to_format not in TO_FORMATS:
         raise ConfigError(f"no format is called {to_format!r}", remedy=f"choose one of {', '.join(TO_FORMATS)}")
     ending = ".npz" if to_format == "npz" else ".parquet"

@@ -14,6 +14,7 @@ where no reader looks; none is deleted. In this order, so that every moment is s
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -139,9 +140,19 @@ def _new_aside(store: Folder) -> str:
     """
     before = [int(name) for name in store.names(SET_ASIDE) if name.isascii() and name.isdigit()]
     number = max(before, default=0) + 1
-    while not (store.sees_writers or create(store, _reserved(f"{SET_ASIDE}/{number}"), this_process().encode())):
+    while not (store.sees_writers or _reserve(store, f"{SET_ASIDE}/{number}")):
         number += 1
     return f"{SET_ASIDE}/{number}"
+
+
+def _reserve(store: Folder, aside: str) -> bool:
+    """False where another `repair` has reserved it, or has filled it since these folders were listed."""
+    if not create(store, _reserved(aside), f"{this_process()} {uuid.uuid4().hex}".encode()):
+        return False
+    if store.names(aside):
+        store.clear(_reserved(aside))
+        return False
+    return True
 
 
 def _reserved(aside: str) -> str:

@@ -110,7 +110,7 @@ def require_files(store: Store) -> None:
     seen without reading the labels again. The basis is read.
     """
     read_basis(store.folder, store.spec)
-    payloads = each_of(store.folder, store.payload, range(store.spec.shards))
+    payloads = each_of(store.folder, lambda shard: store.payloads([shard])[shard], range(store.spec.shards))
     files = [(name, payload) for payload in payloads for name in sorted(payload.files)]
     each_of(store.folder, lambda file: open_sized(store.folder, *file).size, files)
 

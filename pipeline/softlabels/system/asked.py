@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
@@ -75,39 +76,63 @@ class Server:
 
     @contextmanager
     def ask(self, method: str, path: str, headers: dict[str, str]) -> Iterator[Answer]:
-        """The answer to a request, once. A connection whose answer was read to its end is used again. Raises `FAILS`."""
+        """The answer to a request, once. A connection whose answer was read to its end is used again. Raises `FAILS`,
+        `StorageError`.
+        """
+        until = _Until()
+        connection, found = self._answer(method, path, headers, until)
+        try:
+            yield Answer(found, until)
+        finally:
+            read = found.length == 0  # nor has that of a HEAD any more
+            found.close()
+            if read and not found.will_close:
+                with self._lock:
+                    self._idle.append(connection)
+            else:
+                connection.close()
+
+    def _answer(
+        self, method: str, path: str, headers: dict[str, str], until: _Until
+    ) -> tuple[HTTPConnection, HTTPResponse]:
+        """From a connection that is there, unless the server has closed it meanwhile; else from a new one."""
         with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        until, keep = _Until(), False
-        connection = connection or self._opened()
+            old = self._idle.pop() if self._idle else None
+        connection = old or self._opened()
         try:
             connection.response_class = partial(_InTime, until)  # type: ignore[assignment]
             connection.request(method, self._before + path, headers={"Host": self.host} | self._said | headers)
-            found = connection.getresponse()
-            with closing(found):
-                yield Answer(found, until)
-                keep = found.isclosed() and not found.will_close
-        finally:
-            with self._lock:
-                if keep:
-                    self._idle.append(connection)
-                else:  # the server may have closed the others too
-                    for each in (connection, *self._idle):
-                        each.close()
-                    self._idle.clear()
+            return connection, connection.getresponse()
+        except BaseException as error:
+            connection.close()
+            if old is not None and isinstance(error, (ConnectionError, ssl.SSLEOFError)):
+                with self._lock:  # and the others too
+                    closed, self._idle = self._idle, []
+                for each in closed:
+                    each.close()
+                return self._answer(method, path, headers, until)
+            if refused := re.match(r"Tunnel connection failed: (4\d\d)", str(error)):
+                raise StorageError(
+                    f"the proxy of the environment answered {refused[1]}", remedy="check its address and its password"
+                ) from None
+            raise
 
     def _opened(self) -> HTTPConnection:
         """Raises `OSError`, `StorageError`."""
         proxy = getproxies().get(self.scheme) or getproxies().get("all")
         host = urlsplit(f"//{self.host}")
-        if not proxy or proxy_bypass(host.hostname or ""):
+        if not proxy or proxy_bypass(host.netloc.rpartition("@")[2]):
             return self._connection(self.scheme, self.host)
-        by = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        if by.scheme != "http" or not by.hostname:
+        try:
+            by = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            at = f"{by.hostname}:{by.port or 80}" if by.scheme == "http" and by.hostname else ""
+        except ValueError:
+            at = ""
+        if not at:
             raise StorageError("the proxy of the environment is none of http://", remedy="name one, or unset it")
         named = f"{unquote(by.username or '')}:{unquote(by.password or '')}".encode()
         headers = {"Proxy-Authorization": f"Basic {base64.b64encode(named).decode()}"} if by.username else {}
-        connection = self._connection(self.scheme, f"{by.hostname}:{by.port or 80}")
+        connection = self._connection(self.scheme, at)
         if self.scheme == "https":
             connection.set_tunnel(host.hostname or "", host.port or 443, headers)
         else:

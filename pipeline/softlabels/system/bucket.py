@@ -35,6 +35,7 @@ _MOST_PARTS = 9000  # of an upload; S3 takes 10,000
 _RENEW = (
     "check the credentials in the environment, renew them where they have expired, and run the same command again; "
 )
+_UNSET = "set the variables that docs/places.md lists for such an address, and run the same command again; "
 _AGAIN = "check the address and the network, and run the same command again; "
 _KEPT = "what was carried is kept"
 _CODE = re.compile(
@@ -296,7 +297,7 @@ def _reason(error: Exception) -> tuple[str, str]:
     if f"{ELSEWHERE}," in source or (status and status[1].startswith("3")):
         return "the server sends on to another one, or to a file", "give the address of the server that has the store"
     if "169.254." in text or "metadata.google" in text:  # where machines of a cloud are given theirs
-        return "no credentials are found", _RENEW + _KEPT
+        return "no credentials are found", _UNSET + _KEPT
     denied = kind in ("PermissionDeniedError", "UnauthenticatedError") or (status and status[1] in ("401", "403"))
     if denied or (code and _REFUSED.search(code[1])):
         return f"it refuses the credentials ({answer or kind})", _RENEW + _KEPT

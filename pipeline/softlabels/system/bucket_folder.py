@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from softlabels.system.bucket import Client
 
 MOST_COPIED = 5 * 1000**3  # bytes of an object that S3 copies in one request
+_PROBES = 3  # names that are tried before a server counts as one that overwrites them
 _PAUSES = (0.1, 0.4, 1.6, 6.4)  # seconds before a name is asked for again
 
 
@@ -128,10 +129,13 @@ class BucketFolder(Bucket):
         except FileNotFoundError:
             return False
         except StorageError:
-            size, pieces = self.opened(name)
-            if size <= MOST_COPIED:
-                raise
-            self.fill(target, pieces, size)
+            with suppress(FileNotFoundError):  # another writer has placed it meanwhile
+                if self.size(name) <= MOST_COPIED:
+                    raise
+                size, pieces = self.opened(name)
+                self.fill(target, pieces, size)
+                return True
+            return False
         return True
 
     def settle(self, names: Iterable[str]) -> None:
@@ -142,10 +146,10 @@ class BucketFolder(Bucket):
             self._delete([name])
 
     def _remove(self, names: Sequence[str]) -> None:
-        """In one request, where the server has such; some stop at the first that is gone."""
+        """In one request, where the server has such; some have none, or stop at the first that is gone."""
         try:
             self._delete(names)
-        except FileNotFoundError:
+        except (FileNotFoundError, StorageError):
             for name in names:
                 self.remove(name)
 
@@ -162,17 +166,23 @@ class BucketFolder(Bucket):
 
     def enter(self, lock: str) -> _Unseen:
         """Raises `StorageError` for a server that overwrites names that are taken."""
+        if not any(self._keeps_taken(lock) for _ in range(_PROBES)):
+            raise StorageError(
+                f"{self} overwrites names that are taken, so that of two workers both would win",
+                remedy="use a server that honours If-None-Match, or write to a folder",
+            )
+        return _Unseen()
+
+    def _keeps_taken(self, lock: str) -> bool:
+        """Whether a name that is taken was refused; nor where another worker, which seals the store, removed it meanwhile."""
         name = f"{lock.rpartition('/')[0]}/{uuid.uuid4().hex}.probe".lstrip("/")
         try:
             first, second = self.create(name, b"first"), self.create(name, b"second")
-            if not first or second or self.read(name, 9) != b"first":
-                raise StorageError(
-                    f"{self} overwrites names that are taken, so that of two workers both would win",
-                    remedy="use a server that honours If-None-Match, or write to a folder",
-                )
+            return first and not second and self.read(name, 9) == b"first"
+        except FileNotFoundError:
+            return False
         finally:
             self.clear(name)
-        return _Unseen()
 
     def busy(self, lock: str) -> bool:
         return False

@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
@@ -48,9 +49,7 @@ class Fetched:
         self._fetch, self._lock, self._process = fetch, threading.Lock(), os.getpid()
         self._parts: OrderedDict[Part, Future[memoryview]] = OrderedDict()  # by age
         self._held: set[Part] = set()
-        self._of: dict[
-            str, list[Range]
-        ] = {}  # the same, in order of their starts, and so of their ends: none lies in another
+        self._of: dict[str, list[Range]] = {}  # in order of their starts, and so of their ends: none lies in another
         self._bytes, self._sizes = 0, dict[Part, int]()  # of those that have come
 
     def find(self, name: str, start: int, end: int) -> tuple[int, Future[memoryview]] | None:
@@ -78,8 +77,12 @@ class Fetched:
             return next((self._told((name, *each)) for each in self._of.get(name, ())), None)
 
     def _told(self, part: Part) -> Future[memoryview]:
-        """A part. That there is no such file is told, and then asked again."""
+        """A part. That there is no such file is told, and then asked again. Raises `ConfigError` in a forked process where it
+        is on its way.
+        """
         future = self._parts[part]
+        if not future.done():
+            self._require_own_process()
         if future.done() and future.exception() is not None:
             self._forget(part)
         return future
@@ -167,9 +170,24 @@ def _begin(act: Callable[..., object], *args: Any) -> None:
     """Have a thread do this. They are left alone where the process ends: a request may take minutes."""
     with _starting:
         if len(_threads) < THREADS:
-            _threads.append(threading.Thread(target=_work, name=_IDLE, daemon=True))
-            _threads[-1].start()
-    _tasks.put((act, args))
+            thread = threading.Thread(target=_work, name=_IDLE, daemon=True)
+            with suppress(RuntimeError):  # where the system starts no more, those do it that there are
+                thread.start()
+                _threads.append(thread)
+    if _threads:
+        _tasks.put((act, args))
+    else:
+        act(*args)
+
+
+def _anew() -> None:
+    """In a forked process, which has none of the threads."""
+    global _tasks, _starting
+    _tasks, _starting = SimpleQueue(), threading.Lock()
+    _threads.clear()
+
+
+os.register_at_fork(after_in_child=_anew)
 
 
 def _work() -> None:

@@ -67,7 +67,10 @@ class LocalFiles:
         return type(self)(self.root, f"{self.inside}/{name}".lstrip("/"))
 
     def above(self) -> Self:
-        return type(self)(self.root, self.inside.rpartition("/")[0]) if self.inside else type(self)(self.root.parent)
+        if self.inside:
+            return type(self)(self.root, self.inside.rpartition("/")[0])
+        unnamed = self.root == Path() or self.root.name == ".."  # its path ends in no name that could be left out
+        return type(self)(self.root / ".." if unnamed else self.root.parent)
 
     def followed(self, name: str) -> Self:
         return type(self)(self.at(name))

@@ -15,6 +15,11 @@ def local_path(path: str | PathLike[str]) -> str:
     """
     text = os.fspath(path)
     if address := re.match(r"([a-z][a-z0-9+.-]+):/", text, re.IGNORECASE):
+        if isinstance(path, str) and not text.startswith("//", address.end() - 1):  # a Path has lost one itself
+            raise ConfigError(
+                f"{one_line(address[1])}:/ begins no address: a slash is missing",
+                remedy=f"write {one_line(address[1])}://, or ./{one_line(address[1])}:/ for a folder of this machine",
+            )
         raise ConfigError(
             f"an address ({one_line(address[1])}:) stands where a path of this machine is needed",
             remedy="stores are read and written at addresses (s3://BUCKET/FOLDER); runs, weights, exports and keys lie on this "

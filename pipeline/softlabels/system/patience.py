@@ -12,9 +12,10 @@ import platform
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -125,19 +126,41 @@ def _begun(act: Callable[..., T], *args: Any, **more: Any) -> Future[T]:
         except BaseException as error:
             outcome.set_exception(error)
 
-    threading.Thread(target=run, name="softlabels-request", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="softlabels-request", daemon=True).start()
+    except RuntimeError:  # the system starts no more
+        run()
     return outcome
 
 
 def at_once(act: Callable[[U], T], each: Iterable[U], *, most: int = 16) -> list[T]:
     """What `act` gives of each, in order, asked at the same time: for requests that wait for an answer. What the first of them
-    raises comes once all that were begun have ended.
+    raises comes once all that were begun have ended; where a signal ends the waiting, they are left alone.
     """
     given = list(each)
     if len(given) < 2:
         return [act(one) for one in given]
-    with ThreadPoolExecutor(min(most, len(given)), thread_name_prefix="softlabels-request") as pool:
-        return list(pool.map(act, given))
+    found = [Future[T]() for _ in given]
+    left = deque(zip(found, given, strict=True))
+
+    def work() -> None:
+        with suppress(IndexError):
+            while True:
+                _end(*left.popleft())
+
+    def _end(future: Future[T], one: U) -> None:
+        try:
+            future.set_result(act(one))
+        except BaseException as error:
+            left.clear()
+            future.set_exception(error)
+
+    try:
+        for worker in [_begun(work) for _ in range(min(most, len(given)))]:
+            worker.result()
+    finally:
+        left.clear()
+    return [future.result() for future in found]
 
 
 @contextmanager

@@ -28,6 +28,11 @@ _ENDPOINTS = {
     "gs": ("GOOGLE_BASE_URL",),
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 }
+_IN_HEADERS = {  # what requests carry as it is: obstore panics at what no header can hold
+    "s3": ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    "gs": (),
+    "az": ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_SAS_KEY"),
+}
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "AWS_PROXY_URL", "PROXY_URL")
 _CLOUDS = {
     "s3": (("AWS_",), ".amazonaws.com,.amazonaws.com.cn"),
@@ -138,6 +143,7 @@ def _inside(path: str, text: str) -> str:
 
 def _client(scheme: str, host: str, patience: Mapping[str, str], retries: Mapping[str, int] | None = None) -> Any:
     obstore, store = require_extra("obstore", extra="remote"), require_extra("obstore.store", extra="remote")
+    _check_variables(scheme)
     plain = any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS[scheme])
     only = _only_there(scheme)
     options: dict[str, Any] = {"client_options": {**patience, **only, "allow_http": plain}}
@@ -153,6 +159,30 @@ def _client(scheme: str, host: str, patience: Mapping[str, str], retries: Mappin
             f"{scheme}:// needs variables in the environment that are missing or cannot be read",
             remedy="set those that docs/places.md lists",
         ) from None
+
+
+def _check_variables(scheme: str) -> None:
+    """Raises `ConfigError`, which repeats no value, for variables with which no request can be made."""
+    for name in _ENDPOINTS[scheme]:
+        if name in os.environ and not _is_server(os.environ[name]):
+            raise ConfigError(f"{name} is not the address of a server", remedy="write http://HOST:PORT or https://HOST")
+    for name in _IN_HEADERS[scheme]:
+        value = os.environ.get(name, "")
+        if not value.isascii() or not value.isprintable() or value != value.strip():
+            raise ConfigError(
+                f"{name} has spaces at an end, line breaks or characters that are not ASCII",
+                remedy="set it again, without them",
+            )
+
+
+def _is_server(text: str) -> bool:
+    if not text.isascii() or not text.isprintable() or " " in text:
+        return False
+    try:
+        parts = urlsplit(text)
+        return text.startswith(("http://", "https://")) and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _only_there(scheme: str) -> dict[str, str]:

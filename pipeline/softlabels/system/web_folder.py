@@ -182,7 +182,7 @@ class WebFolder(Remote):
 
     def _once(self, method: str, name: str, headers: dict[str, str], make: Callable[[Answer], T]) -> T:
         with self.server.ask(method, self._path(name), headers) as found:
-            _require(found)
+            _require(found, part="Range" in headers)
             return make(found)
 
     @contextmanager
@@ -221,8 +221,8 @@ class _Refused(Exception):
         self.remedy = remedy
 
 
-def _require(found: Answer) -> None:
-    """Refuse what no answer is that has a file, a part of it, or nothing of it."""
+def _require(found: Answer, *, part: bool = False) -> None:
+    """Refuse what no answer is that has a file, or, where a `part` was asked for, that or nothing of it."""
     status = found.status
     if status in (404, 410):
         raise _Gone
@@ -235,7 +235,7 @@ def _require(found: Answer) -> None:
         )
     if status in asked.AGAIN:
         raise _Busy(f"the server answered {status}")
-    if status not in (200, 206, 412, 416):
+    if status != 200 and not (part and status in (206, 412, 416)):
         raise _Refused(f"the server answered {status}", _WHO)
     if found.header("Content-Encoding").lower() not in ("", "identity"):
         raise _Refused("it comes compressed, which was not asked for", _WHO)
@@ -261,7 +261,7 @@ def _read(found: Answer, start: int, length: int) -> tuple[memoryview, Version]:
         raise _Refused("the server does not say which part it gives", _WHO)
     first, last, size = map(int, said.groups())
     count = last + 1 - first
-    if first != start or not 0 < count <= length or last >= size:
+    if first != start or count != min(length, size - start) or last >= size:
         raise _Refused(
             f"bytes {first:,} to {last:,} of {size:,} came where {length:,} from {start:,} were asked for", _WHO
         )
