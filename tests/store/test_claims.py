@@ -16,7 +16,7 @@ from softlabels.store.claims import SEALING, Claims, is_alone
 from softlabels.store.paths import CLAIMS, LOCK, record_name
 from softlabels.store.records import Manifest
 from softlabels.store.verify import verify
-from softlabels.system.patience import this_machine
+from softlabels.system.patience import process_id, this_machine
 from softlabels.system.places import folder_of
 from softlabels.system.presence import Lock
 from tests.store.places import AnyPath
@@ -277,3 +277,22 @@ def test_where_locks_end_at_each_machine_claims_tell_that_others_live(
         fill(writer, data, [0])
         assert writer.beaten == [0]
     assert verify(path) == []
+
+
+def test_the_claim_of_a_process_that_has_ended_lapses_at_once(
+    tmp_path: AnyPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of this machine; that of another one, of another container or of a process that is there may live."""
+    ended = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(ended, 0)
+    own, here, lines = process_id(), this_machine(), list[str]()
+    gone = f"{ended}@{own.partition('@')[2]}"
+    holders = [(here, gone), (("other", "other"), gone), (here, f"{ended}@pid:[1]"), (here, own), (here, "")]
+    for shard, (machine, process) in enumerate(holders):
+        with monkeypatch.context() as patch:
+            patch.setattr(claims, "this_machine", lambda machine=machine: machine)
+            patch.setattr(claims, "process_id", lambda process=process: process)
+            assert worker(tmp_path).take(str(shard))
+    waiting = worker(tmp_path, lines)
+    assert [waiting.take(str(shard)) for shard in range(len(holders))] == [True, False, False, False, False]
+    assert lines == [f"shard 0: process {os.getpid()} on {here[0]} has ended; taken over"]

@@ -4,7 +4,8 @@ A claim decides nothing, the commit record does: where a claim is wrong about wh
 first record wins. A claim is a file in staging, `claims/<what>-<turn>`, whose name only one worker can give. It says who that
 is, and holds a beat, a count that rises while the worker gets on. Who finds another's claim remembers when, on its own
 monotonic clock, it last saw it change. Unchanged for `lapse` seconds it has lapsed, and the next turn may be claimed; of
-several workers one gets it. So no clock but one's own is read. Claims are swept with staging by a writer that is alone.
+several workers one gets it. So no clock but one's own is read. That of a process that has ended lapses at once for whoever runs
+on the same machine. Claims are swept with staging by a writer that is alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import NamedTuple, Self
 from softlabels.errors import StorageError, StrangePath, one_line
 from softlabels.store.paths import CLAIMS, STAGING, record_name
 from softlabels.system.files import Folder, Presence
-from softlabels.system.patience import this_machine, this_process
+from softlabels.system.patience import has_ended, process_id, this_machine, this_process
 
 LAPSE = 600.0
 PLANNING, SEALING = "plan", "seal"  # what is claimed beside shards
@@ -52,7 +53,7 @@ class Claims:
         self, store: Folder, *, lapse: float = LAPSE, say: Callable[[str], object] = lambda line: None
     ) -> None:
         self._store, self.lapse, self._say = store, lapse, say
-        self._who = "\n".join([this_process(), *this_machine(), uuid.uuid4().hex])
+        self._who = "\n".join([this_process(), *this_machine(), f"{process_id()} {uuid.uuid4().hex}"])
         self._held: dict[str, list[str]] = {}  # by what is claimed its files: of whom it was taken over, last its own
         self._seen: dict[str, _Seen] = {}  # of others, by file
         self._beats, self._last_beat, self._is_slow = 0, time.monotonic(), False
@@ -107,9 +108,9 @@ class Claims:
         self._held[what] = [*(_file(what, earlier) for earlier in turns), name]
         if lapsed and not regardless:
             title = f"shard {what}" if what.isdigit() else what
-            self._say(
-                f"{title}: the claim of {self.holder(what, turn)} has not changed for {self.lapse:g} s; taken over"
-            )
+            holder, ended = self.holder(what, turn), _is_of_the_dead(self._seen[_file(what, turn)].data)
+            why = f"{holder} has ended" if ended else f"the claim of {holder} has not changed for {self.lapse:g} s"
+            self._say(f"{title}: {why}; taken over")
         return True
 
     def release(self, what: str) -> None:
@@ -186,7 +187,13 @@ class Claims:
                 data = self._store.read(name, _MOST)
             since = now if seen is None or seen.data != data else seen.since
             seen = self._seen[name] = _Seen(data, since, now)
-        return now - seen.since >= self.lapse
+        return now - seen.since >= self.lapse or _is_of_the_dead(seen.data)
+
+
+def _is_of_the_dead(data: bytes) -> bool:
+    """Whether a claim is that of a process of this machine that has ended."""
+    lines = data.decode(errors="replace").split("\n")
+    return len(lines) > 3 and (lines[1], lines[2]) == this_machine() and has_ended(lines[3].partition(" ")[0])
 
 
 def is_alone(store: Folder, presence: Presence) -> bool:
@@ -205,9 +212,10 @@ def claimants_elsewhere(store: Folder) -> Iterator[str]:
     """
     for name in store.names(CLAIMS):
         with suppress(FileNotFoundError, StorageError, StrangePath):
-            lines = store.read(f"{CLAIMS}/{name}", _MOST).decode(errors="replace").split("\n")
+            data = store.read(f"{CLAIMS}/{name}", _MOST)
+            lines = data.decode(errors="replace").split("\n")
             elsewhere = len(lines) > 3 and lines[1] != this_machine()[0] and lines[2] != this_machine()[1]
-            if elsewhere or not store.sees_writers:
+            if elsewhere or not (store.sees_writers or _is_of_the_dead(data)):
                 yield one_line(lines[0]) or "another worker"
 
 
