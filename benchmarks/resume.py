@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.peers.harness import keep, options_of, session, table, ways
+from benchmarks.peers.harness import Answers, Session, keep, options_of, session, table, ways
 
 HEAD = (
     "peer", "reader", "rows are shuffled among", "keeps a place", "rows lost", "rows repeated", "same order",
@@ -26,12 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = options_of(__doc__ or "", argv, rows=16_384)
     with tempfile.TemporaryDirectory(prefix="softlabels-benchmark-") as folder:
         asked = session(folder, options)
-        asked.ask("write,stop", "dense", options.rows)
-        fresh = asked.ask("first", "dense", options.rows)["first"]
-        resumed = asked.ask("resume", "dense", options.rows)["resume"]
-    for name, answer in resumed.items():
-        for way, found in answer.items():
-            found["fresh"] = fresh[name][way]
+        resumed = stopped_and_resumed(asked, "dense", options.rows)
     lines = [
         "# Whether a stopped reader goes on with the right rows",
         "",
@@ -47,6 +42,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         *table(HEAD, ways(resumed, show), words=3),
     ]
     keep(lines, resumed, options.output)
+
+
+def stopped_and_resumed(asked: Session, kind: str, rows: int) -> Answers:
+    """What `show` shows of each peer that answered."""
+    asked.ask("write,stop", kind, rows)
+    fresh = asked.ask("first", kind, rows)["first"]
+    resumed = asked.ask("resume", kind, rows)["resume"]
+    for name, answer in resumed.items():
+        for way, found in answer.items():
+            found["fresh"] = fresh[name][way]
+    return resumed
 
 
 def show(found: dict[str, Any]) -> list[str]:

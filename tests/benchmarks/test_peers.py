@@ -71,10 +71,9 @@ def test_each_peer_gives_what_it_wrote(peer: Peer, kind: str, tmp_path: Path) ->
     if why is not None:
         pytest.skip(f"{peer.name}: {why}")
     session = Session(tmp_path, [peer])
-    for modes in ("write,read,stop", "first", "resume"):
-        answers = session.ask(modes, kind, 2048)
-        assert session.failed == {}
-    answers = answers["resume"]
+    answers = resume.stopped_and_resumed(session, kind, 2048)
+    session.ask("read", kind, 2048)
+    assert session.failed == {}
     assert all("lost" in found for found in answers[peer.name].values())
     assert len(ways(answers, resume.show)) == len(answers[peer.name])
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from softlabels.errors import Replaced, RunExists, Stalled, StorageError, StrangePath
-from softlabels.system.files import Folder
+from softlabels.system.files import Folder, is_file
 from softlabels.system.local import LocalFolder
 from tests.jobs.conftest import s3_server  # noqa: F401  # a fixture
 from tests.store.bucket import objects, on_server
@@ -517,3 +517,16 @@ def test_a_lock_that_cannot_be_opened_again_is_closed_once(tmp_path: Path, monke
 def test_the_folder_above_a_path_that_ends_in_no_name(inside: str, above: str, tmp_path: Path) -> None:
     assert LocalFolder(inside).above().at().resolve() == Path(above).resolve()
     assert LocalFolder(tmp_path).above().at() == tmp_path.parent
+
+
+def test_a_folder_that_another_process_makes_meanwhile_is_no_file(tmp_path: Path) -> None:
+    class Met(LocalFolder):
+        def status(self, name: str = "") -> os.stat_result | None:
+            found = super().status(name)
+            (tmp_path / "store").mkdir(exist_ok=True)
+            return found
+
+    assert not is_file(Met(tmp_path / "store"))
+    assert not is_file(Met(tmp_path / "store"))
+    (tmp_path / "file").touch()
+    assert is_file(LocalFolder(tmp_path / "file"))

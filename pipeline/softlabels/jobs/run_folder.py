@@ -22,6 +22,7 @@ from softlabels.report.comparison import comparison_markdown
 from softlabels.store.differences import Difference, differences
 from softlabels.student.config import deciding
 from softlabels.student.runlog import finite
+from softlabels.system.files import is_file
 from softlabels.system.local import LocalFolder
 
 PAGE = "results.md"
@@ -71,7 +72,7 @@ class RunFolder:
         folder = out if isinstance(out, LocalFolder) else LocalFolder(cls.place(out, name=name, identity=identity))
         path = folder.at()
         remedy = "give another --out, or leave it out: other settings then go to a folder of their own"
-        if folder.exists() and not folder.is_folder():
+        if is_file(folder):
             raise RunExists(f"{path} is a file, not a run folder", remedy=remedy)
         if folder.exists(RUN):
             different = _different(folder, identity)

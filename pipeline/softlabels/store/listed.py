@@ -12,7 +12,7 @@ from softlabels.store.json_files import read_json, read_small_file
 from softlabels.store.paths import MANIFEST, PLAN
 from softlabels.store.records import Manifest
 from softlabels.store.spec import Plan
-from softlabels.system.files import Files
+from softlabels.system.files import Files, is_file
 from softlabels.system.places import Named, Place, files_of
 
 FOR_READERS = ("zarr.json", "dataset_dict.json")
@@ -48,7 +48,7 @@ def store_folders(root: F) -> list[F]:
     Raises:
         StorePathError: there is none. StrangePath: a link right below `root` leads to one.
     """
-    if root.exists() and not root.is_folder():
+    if is_file(root):
         raise StorePathError(f"{root} is a file; a store is a folder", remedy="give the path of a store")
     _ask(root, [""])
     if holds_store(root):

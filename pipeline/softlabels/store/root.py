@@ -15,7 +15,7 @@ from softlabels.store.paths import CARD, MANIFEST
 from softlabels.store.records import Manifest
 from softlabels.store.shared import shared
 from softlabels.store.spec import FORMAT
-from softlabels.system.files import Files, Folder
+from softlabels.system.files import Files, Folder, is_file
 from softlabels.system.places import reading
 
 _log = logging.getLogger(__name__)
@@ -31,9 +31,7 @@ def require_root(root: Folder, splits: tuple[str, ...]) -> None:
     """Raise `StorePathError` unless the stores of `splits` may be put below `root`: a new or empty folder, or one that holds
     such stores already, where a warning names what else lies beside them. A folder that holds anything else is left alone.
     """
-    if not root.exists():
-        return
-    if not root.is_folder():
+    if is_file(root):
         raise StorePathError(f"{root} is a file; a store is a folder", remedy="give another path")
     found = root_strangers(root, splits)
     is_begun = any(root.is_folder(split) and holds_store(root.within(split)) for split in splits)

@@ -39,7 +39,7 @@ from softlabels.store.seal import check_record, make_manifest, store_bytes, was_
 from softlabels.store.shard_writer import ShardWriter, environment_here
 from softlabels.store.spec import About, Plan, Spec, plan_of
 from softlabels.store.verify import require_files
-from softlabels.system.files import Files, Folder, Presence
+from softlabels.system.files import Files, Folder, Presence, is_file
 from softlabels.system.places import Target, each_of, folder_of, reading
 
 _PLACED = 256  # records whose files are put in place between two beats
@@ -382,7 +382,7 @@ def require_room(writers: Iterable[StoreWriter]) -> int | None:
 def require_store_path(store: Folder) -> None:
     """Raise `StorePathError` where something else lies there."""
     for each in (store, store.above()):  # an object store takes objects below an object
-        if not each.is_folder() and each.exists():
+        if is_file(each):
             raise errors.StorePathError(f"{each} is a file; a store is a folder", remedy="give another path")
     strangers = [name for name in store.names() if name not in (STAGING, COMMITS, BASIS_FOLDER)]
     if strangers and not store.exists(PLAN):  # asked last: another writer may have begun meanwhile

@@ -154,3 +154,8 @@ class Folder(Files, Protocol):
 
     def block(self) -> int:
         """Bytes that a file takes at least; sizes are rounded up to whole blocks."""
+
+
+def is_file(files: Files) -> bool:
+    """Whether something that is no folder stands at a place. A folder that another process makes meanwhile is none."""
+    return files.exists() and not files.is_folder()
