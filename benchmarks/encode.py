@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,6 +36,7 @@ from softlabels.transfer import TransferRows
 
 CASES = {"dense": (1000, 16384, 256), "wide": (21_841, 1024, 64), "topk": (151_936, 128, 32)}  # classes, rows, batch
 TITLES = {"dense": "dense, 1,000 classes", "wide": "dense, 21,841 classes", "topk": "topk, 151,936 classes"}
+Found = dict[tuple[str, str, int], list[dict[str, Any]]]  # by case, side and threads
 KNOWN = 64  # rows of logits that the teacher repeats
 
 
@@ -58,23 +60,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--part", type=int, default=1, help="one of so many rows of each case")
     parser.add_argument("--rounds", type=int, default=3, help="every side runs once a round")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[1, 2], help="of torch; the first is compared with others"
+    )
     parser.add_argument("--one", action="store_true", help="measure the first case in this process, print JSON")
     parser.add_argument("--output", type=Path, help="also write the table here")
     options = parser.parse_args(argv)
     if options.one:
-        print(json.dumps(measured(options.cases[0], options.part)))
+        print(json.dumps(measured(options.cases[0], options.part, options.threads[0])))
         return
     sides = {"here": Path(__file__).parents[1]} | ({} if options.beside is None else {"beside": options.beside})
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {(case, side): [] for case in options.cases for side in sides}
+    asked = [(side, options.threads[0]) for side in sides] + [("here", threads) for threads in options.threads[1:]]
+    found: Found = {(case, *each): [] for case in options.cases for each in asked}
     for _ in range(options.rounds):
-        for case, side in found:
-            found[case, side].append(in_process(case, sides[side], options.part))
+        for case, side, threads in found:
+            found[case, side, threads].append(in_process(case, sides[side], options.part, threads))
     publish(report(found, options), options.output)
 
 
-def in_process(case: str, checkout: Path, part: int) -> dict[str, Any]:
+def in_process(case: str, checkout: Path, part: int, threads: int) -> dict[str, Any]:
     """What a process says that takes the library from a checkout."""
-    command = [sys.executable, "-m", "benchmarks.encode", "--one", "--cases", case, f"--part={part}"]
+    command = [sys.executable, "-m", "benchmarks.encode", "--one", "--cases", case]
+    command += [f"--part={part}", f"--threads={threads}"]
     own = Path(__file__).parents[1]
     path = os.pathsep.join(map(str, (checkout / "pipeline", own)))
     done = subprocess.run(command, cwd=own, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, check=True)  # noqa: S603  # our own words
@@ -82,9 +89,11 @@ def in_process(case: str, checkout: Path, part: int) -> dict[str, Any]:
     return said
 
 
-def measured(case: str, part: int) -> dict[str, Any]:
-    """CPU seconds of the best of two passes and of the least that it takes, rows, bytes of labels and the content digest."""
-    torch.set_num_threads(1)
+def measured(case: str, part: int, threads: int) -> dict[str, Any]:
+    """CPU seconds and wall seconds of the best of two passes, CPU seconds of the least that it takes, rows, bytes of labels and
+    the content digest.
+    """
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     classes, rows, batch = CASES[case]
     rows = max(batch, rows // part)
@@ -107,12 +116,20 @@ def measured(case: str, part: int) -> dict[str, Any]:
             with StoreWriter(Path(folder, f"{number}"), spec, basis=basis) as writer:
                 digests.add(label_rows(transfer, teacher, writer).content_digest)
 
-        seconds = min(cpu(lambda: stored(0)), cpu(lambda: stored(1)))
+        passes = [timed(partial(stored, number)) for number in range(2)]
+        seconds, wall = (min(times) for times in zip(*passes, strict=True))
         logits = [teacher.models[0](torch.tensor([[float(start)]] * batch)) for start in range(0, rows, batch)]
         k = 0 if basis is None else encoding.kept(classes)
-        least = min(cpu(lambda: bare(logits, k, Path(folder, "bare"))) for _ in range(3))
+        least, _ = min(timed(lambda: bare(logits, k, Path(folder, "bare"))) for _ in range(3))
     (digest,) = digests
-    return {"seconds": seconds, "least": least, "rows": rows, "bytes": 2 * classes * rows, "digest": digest}
+    return {
+        "seconds": seconds,
+        "wall": wall,
+        "least": least,
+        "rows": rows,
+        "bytes": 2 * classes * rows,
+        "digest": digest,
+    }
 
 
 def bare(logits: Sequence[Tensor], k: int, path: Path) -> None:
@@ -127,15 +144,15 @@ def bare(logits: Sequence[Tensor], k: int, path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def cpu(call: Callable[[], object]) -> float:
-    """CPU seconds of this process that a call takes."""
-    began = time.process_time()
+def timed(call: Callable[[], object]) -> tuple[float, float]:
+    """CPU seconds of this process that a call takes, and wall seconds."""
+    began, wall = time.process_time(), time.perf_counter()
     with torch.inference_mode():
         call()
-    return time.process_time() - began
+    return time.process_time() - began, time.perf_counter() - wall
 
 
-def report(found: dict[tuple[str, str], list[dict[str, Any]]], options: argparse.Namespace) -> str:
+def report(found: Found, options: argparse.Namespace) -> str:
     """The page."""
     lines = [
         "# Encoding: what a teacher that answers at once waits for\n",
@@ -144,8 +161,9 @@ def report(found: dict[tuple[str, str], list[dict[str, Any]]], options: argparse
         "| labels | before | now | ratio | the least | content digests |",
         "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
+    first, *others = options.threads
     for case in options.cases:
-        sides = [found[key] for key in found if key[0] == case]
+        sides = [found[key] for key in found if key[0] == case and key[2] == first]
         now = min(each["seconds"] for each in sides[0])
         before = min((each["seconds"] for each in sides[-1]), default=now) if len(sides) > 1 else None
         least = min(each["least"] for each in sides[0])
@@ -153,6 +171,18 @@ def report(found: dict[tuple[str, str], list[dict[str, Any]]], options: argparse
         rates = [rate(case, sides[0][0], seconds) if seconds else "" for seconds in (before, now, least)]
         ratio = f"{before / now:.1f}" if before else ""
         lines.append(f"| {TITLES[case]} | {rates[0]} | {rates[1]} | {ratio} | {rates[2]} | {alike} |")
+    if others:
+        lines += [
+            f"\nBy wall clock on {first} thread{'s' * (first > 1)} of torch and on more, and what more bring:\n",
+            "| labels | " + " | ".join(f"{threads}" for threads in options.threads) + " | ratio | content digests |",
+            "| --- |" + " ---: |" * (len(options.threads) + 1) + " --- |",
+        ]
+    for case in options.cases if others else ():
+        passes = [found[case, "here", threads] for threads in options.threads]
+        walls = [min(each["wall"] for each in of) for of in passes]
+        alike = "equal" if len({each["digest"] for of in passes for each in of}) == 1 else "DIFFERENT"
+        by_wall = " | ".join(rate(case, passes[0][0], wall) for wall in walls)
+        lines.append(f"| {TITLES[case]} | {by_wall} | {walls[0] / min(walls):.2f} | {alike} |")
     return "\n".join([*lines, "", machine("torch", "numpy"), ""])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from softlabels.store import StoreWriter, open_store
 from softlabels.store.new_spec import store_spec
 from softlabels.store.reader import Check
 from softlabels.store.spec import MemberSpec, TeacherSpec
-from softlabels.stream import Loader, SoftLabelDataset
+from softlabels.stream import Loader, SoftLabelBatches, SoftLabelDataset
 from softlabels.transfer import TransferRows
 
 PACKAGES = ("softlabels",)
@@ -95,11 +96,33 @@ def stored(soft: SoftLabels | None) -> dict[str, Tensor]:
     return columns
 
 
-def in_dataloader(folder: Path, batch: int, workers: int) -> InDataLoader:
-    """Our data set of rows behind torch's shuffled `DataLoader`."""
+class Batches:
+    """Our `SoftLabelBatches` behind torch's `DataLoader`, which keeps their place where it has no workers."""
+
+    def __init__(self, folder: Path, batch: int, workers: int) -> None:
+        store = open_store(folder / "store")
+        loader = Loader(rows_of(folder, store.column("label")), store, batch_size=batch, seed=0)
+        self._batches, self._workers = SoftLabelBatches(loader), workers
+
+    def epoch(self, number: int, state: Any = None) -> Iterator[Batch]:
+        """See `Reader`."""
+        if state is None:
+            self._batches.set_epoch(number)
+        else:
+            self._batches.load_state_dict(state)
+        yield from DataLoader(self._batches, None, num_workers=self._workers)
+
+    def state(self) -> Any:
+        """See `Reader`."""
+        return None if self._workers else self._batches.state_dict()
+
+
+def in_dataloader(folder: Path, batch: int, workers: int, *, windows: bool = False) -> InDataLoader:
+    """Our data set of rows behind torch's `DataLoader`, shuffled by torch or in the loader's windows."""
     store = open_store(folder / "store")
     data = SoftLabelDataset(rows_of(folder, store.column("label")), store, cache_bytes=CACHE_BYTES)
-    return InDataLoader(lambda: DataLoader(data, batch, shuffle=True, num_workers=workers))
+    sampler = data.windows(seed=0) if windows else None
+    return InDataLoader(lambda: DataLoader(data, batch, shuffle=not windows, sampler=sampler, num_workers=workers))
 
 
 BLOCKS = "blocks, mixed in windows of chunks"
@@ -107,6 +130,10 @@ WAYS = {
     "Loader": Way(lambda folder, batch, workers: Windows(folder, batch, "first"), BLOCKS),
     "Loader, digests checked at each reading": Way(
         lambda folder, batch, workers: Windows(folder, batch, "always"), BLOCKS
+    ),
+    "SoftLabelBatches": Way(Batches, BLOCKS, in_dataloader=True),
+    "SoftLabelDataset in DataLoader, by windows()": Way(
+        partial(in_dataloader, windows=True), BLOCKS, in_dataloader=True
     ),
     "SoftLabelDataset in DataLoader": Way(in_dataloader, "all rows", in_dataloader=True),
 }
