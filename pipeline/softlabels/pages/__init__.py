@@ -1,0 +1,3 @@
+"""Pages that a person opens in a browser: one HTML file each, made from stores, runs and plans. They load nothing and know no
+models.
+"""
