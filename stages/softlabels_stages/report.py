@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from softlabels.jobs.report import report
-from softlabels_stages.arguments import Report
+from softlabels_stages.page_arguments import Report
 from softlabels_stages.run import PRINTED, stage
 
 
