@@ -97,6 +97,19 @@ class Teacher:
         has = self.weights > 0
         return log_mean_exp(log_p[:, has], self.weights[has])
 
+    def mean_flags(self, columns: Columns, temperature: float) -> Floats:
+        """The ensemble's probability of each class (N, C) of a sigmoid."""
+        return np.asarray(
+            self.encoding.probabilities(
+                columns, self.classes, self.basis, temperature=temperature, mean=self.mean_name, weights=self.weights
+            )
+        )
+
+    @property
+    def mean_name(self) -> str:
+        """The mean that `store.log_probs` gives unasked; of labels that were reduced the one that they are."""
+        return "geometric" if self.encoding.is_reduced else "arithmetic"
+
     @property
     def row_bytes(self) -> int:
         """Of one position's distribution."""
@@ -195,11 +208,16 @@ def _kept(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[F
     classes, count = teacher.classes, len(labels)
     if classes <= ALL:
         return np.broadcast_to(np.arange(classes), (count, classes)).copy()
-    mean = "geometric" if teacher.encoding.is_reduced else "arithmetic"
     found = [labels[:, None]] + [_largest(z) for z in students]
     for temperature in {float(nodes[0]), float(nodes[len(nodes) // 2]), float(nodes[-1])}:
         ids, _ = teacher.encoding.largest_log_probs(
-            columns, classes, teacher.basis, temperature=temperature, mean=mean, weights=teacher.weights, k=TOP
+            columns,
+            classes,
+            teacher.basis,
+            temperature=temperature,
+            mean=teacher.mean_name,
+            weights=teacher.weights,
+            k=TOP,
         )
         found.append(ids)
     every = np.sort(np.concatenate(found, axis=1), axis=1)

@@ -1,5 +1,5 @@
-"""What a row's inputs are on a page: pictures, sound, texts, tokens and cells, as JSON, from the raw columns of the transfer set
-or else from the inputs that the store holds.
+"""What a row's inputs are on a page: pictures, sound, texts, tokens and cells, as JSON, from the raw columns of the transfer
+set or else from the inputs that the store holds.
 
 Each input is one of {"kind": "picture" | "sound", "source": a data URI}, {"kind": "text", "text"}, {"kind": "tokens",
 "tokens": [..]} and {"kind": "cells", "cells": [[name, value], ..]}; with "name", the column's.
