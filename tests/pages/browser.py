@@ -67,13 +67,18 @@ class Tabs:
 
 
 def too_wide(page: Page) -> list[str]:
-    """What reaches over the right edge of the window, if the page can be scrolled sideways: tag, class and right edge in px."""
-    return page.evaluate(
+    """What reaches over the right edge of the window, if the page can be scrolled sideways: tag, class and right edge in px.
+    What scrolls inside a box of its own does not.
+    """
+    found: list[str] = page.evaluate(
         """() => {
             const width = document.documentElement.clientWidth;
             if (document.documentElement.scrollWidth <= width) return [];
-            return [...document.body.querySelectorAll("*")]
-                .filter((each) => each.getBoundingClientRect().right > width + 1)
-                .map((each) => `${each.tagName} .${each.getAttribute("class")} ${each.getBoundingClientRect().right}`);
+            const boxed = (each) => each !== document.body
+                && (getComputedStyle(each).overflowX !== "visible" || boxed(each.parentElement));
+            return ["scrolls sideways", ...[...document.body.querySelectorAll("*")]
+                .filter((each) => each.getBoundingClientRect().right > width + 1 && !boxed(each.parentElement))
+                .map((each) => `${each.tagName} .${each.getAttribute("class")} ${each.getBoundingClientRect().right}`)];
         }"""
     )
+    return found

@@ -40,7 +40,7 @@ def test_what_a_page_must_not_do_is_seen(tmp_path: Path, chromium: Browser) -> N
 
 def test_what_is_too_wide_is_seen(tmp_path: Path, tabs: Tabs) -> None:
     (tmp_path / "page.html").write_text(GOOD + "<div class=wide style='width: 500px'>much")
-    assert too_wide(tabs.open(tmp_path / "page.html", PHONE)) == ["DIV .wide 508"]
+    assert too_wide(tabs.open(tmp_path / "page.html", PHONE)) == ["scrolls sideways", "DIV .wide 508"]
 
 
 def test_without_a_browser_tests_skip_and_those_of_ci_fail(monkeypatch: pytest.MonkeyPatch) -> None:
