@@ -23,8 +23,8 @@ _NUMBERS = 1 << 26  # of their distributions
 EVEN = "evenly by content key"
 LABEL_ERRORS = "likely label errors"
 WORDS = {
-    "entropy": "the highest entropy", "disagreement": "the largest disagreement of members",
-    "error": "the largest error against hard values",
+    "entropy": "highest entropy", "disagreement": "largest disagreement of members",
+    "error": "largest error against hard values",
 }  # fmt: skip
 
 Ints = NDArray[np.int64]
@@ -51,7 +51,7 @@ def ranked(store: Store, found: Scan, answers: Sequence[Answers]) -> dict[str, I
             own = np.where(inside & np.isfinite(scores), scores, -np.inf)
             lists[WORDS[name]] = found.rows[np.argsort(-own, kind="stable")[: min(_LIST, int(inside.sum()))]]
     for each in answers:
-        lists[f"the largest distance of {each.label} to the teacher"] = _furthest(store, each)[:_LIST]
+        lists[f"farthest from the teacher: {each.label}"] = _furthest(store, each)[:_LIST]
     every = even_rows(store, MOST_ROWS) if asked is None else asked[:: max(1, len(asked) // MOST_ROWS)]
     lists[EVEN] = every
     return lists

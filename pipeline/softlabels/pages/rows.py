@@ -80,7 +80,7 @@ def _section(
         own = {"row": row, "inputs": said[number], "why": choice.why[row], "error": errors.get(row)}
         data["rows"][number] |= own
     shown_rows = f"{len(rows):,} of {store.rows:,} rows" + f", {data['starts'][-1]:,} positions" * bool(store.positions)
-    said_first = _words(store, found, f"{shown_rows}: in turn those of {_and(list(lists))}", inputs)
+    said_first = _words(store, found, f"{shown_rows}, taken in turn from these lists: {'; '.join(lists)}", inputs)
     html = joined([*said_first, element("div", class_="rows")])
     return Section(name, title, html, data, "rows")
 
@@ -212,7 +212,3 @@ def _words(store: Store, found: Scan, shown_rows: str, inputs: RowInputs) -> lis
         how = f"by confident learning on the ensemble's probabilities at T = {store.encoding.near_1:g}"
         said.append(paragraph(f"Likely label errors: {count}, {how}. {trust} Look at them before you change any."))
     return said
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

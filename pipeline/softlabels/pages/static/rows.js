@@ -63,7 +63,6 @@ softlabels.sections.rows = (root, data) => {
   function ensembleOf(members) {
     const found = new Float64Array(K);
     members.forEach((each, m) => each.forEach((p, k) => (found[k] += data.weights[m] * p)));
-    if (!isSoftmax && data.geometric) return members[0];
     return found;
   }
 
