@@ -40,9 +40,10 @@ def report(
     """
     place = files_of(store)
     splits = {split: open_store(folder) for split, folder in store_splits(place).items()}
-    sections = store_sections(splits)
+    slider = Slider.of([*splits.values()])
+    sections = store_sections(splits, slider)
     first = next(iter(splits.values())).spec
     title = f"{first.teacher.name} on {first.transfer_set.name}"
-    write_atomically(Path(out), page(title, sections, slider=Slider.of([*splits.values()])).encode())
+    write_atomically(Path(out), page(title, sections, slider=slider).encode())
     watch.say(f"report: {out}")
     return Path(out)
