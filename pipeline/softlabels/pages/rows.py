@@ -29,6 +29,7 @@ from softlabels.transfer.config import TransferSetConfig
 BUDGET = 2_500_000  # bytes of all rows of a page
 POSITIONS = 256  # of a row
 _NAME = 80  # characters of a class's name
+_AT_ONCE = 50  # rows whose inputs are read together
 _WORK = 1 << 31  # probabilities that are computed
 _MEMORY = "They are fewer where the teacher saw these labels in training: it remembers them."
 _FOLDS = "The teacher labelled each row by a model that did not see it in training."
@@ -97,14 +98,16 @@ def _fitting(
     rows: list[int] = []
     said: list[list[Json] | None] = []
     left = float(budget)
-    for row in choice.rows[: min(MOST_ROWS, work)]:
-        own = inputs.of(row)
-        positions = min(POSITIONS, int(counted(store, np.array([row])).sum()))
-        left -= cost * positions + len(json.dumps(own)) + 200
-        if left < 0 and rows:
-            break
-        rows.append(row)
-        said.append(own)
+    most = min(MOST_ROWS, work)
+    for start in range(0, most, _AT_ONCE):
+        part = np.array(choice.rows[start : min(most, start + _AT_ONCE)], np.int64)
+        positions = counted(store, part).sum(axis=1).clip(max=POSITIONS)
+        for row, own, count in zip(part.tolist(), inputs.of(part), positions.tolist(), strict=True):
+            left -= cost * count + len(json.dumps(own)) + 200
+            if left < 0 and rows:
+                return rows, said
+            rows.append(row)
+            said.append(own)
     return rows, said
 
 

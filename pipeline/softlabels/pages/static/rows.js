@@ -366,7 +366,10 @@ softlabels.sections.rows = (root, data) => {
     const label = several || !isSoftmax || labelOf(start) < 0 ? null : nameOf(labelOf(start));
     const errors = (own.error || []).slice(0, 3).map((each) =>
       `${several ? `position ${each.position}: ` : ""}perhaps ${each.suggested} (score ${each.score.toFixed(2)})`);
-    const [box, body, over] = several ? positions(r, own, bodyOf) : [null, bodyOf(start), false];
+    const empty = data.starts[r + 1] === start;
+    const [box, body, over] = empty
+      ? [null, element("p", { class: "quiet" }, "No position of this row counts."), false]
+      : several ? positions(r, own, bodyOf) : [null, bodyOf(start), false];
     const shown = (own.inputs || []).filter((each) => each.kind !== "tokens").map(input);
     const inputs = over
       ? element("div", { class: "grid-picture" }, shown[0], box)
