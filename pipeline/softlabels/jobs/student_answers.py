@@ -1,5 +1,5 @@
-"""What the students of a finished run say of the held-out rows: the best hard one and the best distilled one of each target, asked
-on inputs of the transfer set or embedded ones, as `judge` asks.
+"""What the students of a finished run say of the held-out rows: the best hard one and the best distilled one of each target,
+asked on inputs of the transfer set or embedded ones, as `judge` asks.
 
 R rows, P positions, C classes (or values), T temperatures, n positions of a block that count.
 """
@@ -30,11 +30,10 @@ from softlabels.report.measures import Results
 from softlabels.report.views import views
 from softlabels.store.key_index import Missing
 from softlabels.stream.batch import Batch
-from softlabels.student import sweep
 from softlabels.student.heads import naming_target
 from softlabels.student.metrics import FEW, top_class
 from softlabels.student.outputs import StudentOutputs, answers_of, counted_blocks, naming_row
-from softlabels.student.sweep import StudentTraining, Variant
+from softlabels.student.sweep import StudentTraining
 from softlabels.student.trainer import WEIGHTS
 from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
@@ -52,7 +51,6 @@ class Chosen(NamedTuple):
     kind: str
     label: str  # as tables name it
     folder: str
-    seed: int
 
 
 class Said(NamedTuple):
@@ -60,9 +58,10 @@ class Said(NamedTuple):
 
     answers: list[Answers]
     held_out: list[HeldOut]
+    parameters: dict[str, int]  # of the models, by the names of their folders
 
 
-def chosen_students(results: Results, training: StudentTraining) -> list[Chosen]:
+def chosen_students(results: Results) -> list[Chosen]:
     """The best hard student and the best distilled one of each target, as far as the run has them."""
     found = []
     for target, view in views(results).items():
@@ -72,8 +71,14 @@ def chosen_students(results: Results, training: StudentTraining) -> list[Chosen]
         best += [best_student(view)] if any(each["kind"] == DISTILLED for each in students) else []
         for each in best:
             seed = results["seeds"][best_seed(view, each)]
-            found.append(Chosen(target, each["kind"], each["label"], _variant(each, training).folder(seed), seed))
+            found.append(Chosen(target, each["kind"], each["label"], folder_of(each, seed)))
     return found
+
+
+def folder_of(student: Student, seed: int) -> str:
+    """The name of a student's folder, as `Variant.folder` makes it, by its label; pruning adds to that how much is left."""
+    label = student["label"].rpartition(", ")[0] if "left" in student else student["label"]
+    return f"{label}, seed{seed}".replace(", ", "-").replace(":", "_")
 
 
 def ask_students(
@@ -98,7 +103,7 @@ def ask_students(
     Raises:
         ConfigError: no inputs; settings that are not the run's. ClassMismatch, WeightsError, UntrustedCode, DamagedStore.
     """
-    chosen = chosen_students(results, training)
+    chosen = chosen_students(results)
     config, _ = _models(run, student, chosen[:1])[0]
     training, split, rows = _held_out(config, training, source, transfer_set, missing, watch)
     models = {each.folder: build_model(own).eval() for own, each in _models(run, student, chosen)}
@@ -111,22 +116,14 @@ def ask_students(
             found, counted = one.ask([(each, models[each.folder]) for each in own], rows, results["split"])
         answers += found
         held_out += [] if counted is None else [counted]
-    return Said(answers, held_out)
-
-
-def _variant(student: Student, training: StudentTraining) -> Variant:
-    """The kind and setting of a student by its label, to which pruning adds how much is left. Raises ConfigError."""
-    for each in (sweep.HARD, *training.variants):
-        if student["label"] == each.label or ("left" in student and student["label"].startswith(f"{each.label}, ")):
-            return each
-    raise ConfigError(
-        f"the run's config.yaml knows no student {student['label']}", remedy="give the recipe that the run was made with"
-    )
+    sizes = {name: sum(each.numel() for each in model.parameters()) for name, model in models.items()}
+    return Said(answers, held_out, sizes)
 
 
 def _models(run: LocalFolder, student: ModelConfig, chosen: Sequence[Chosen]) -> list[tuple[ModelConfig, Chosen]]:
     for each in chosen:
-        run.is_folder(each.folder)  # a link in a run leads to what is not the run's
+        if each.folder not in run.names() or not run.is_folder(each.folder):  # which refuses links
+            raise ConfigError(f"{run.at()} has no folder {each.folder}", remedy="give the whole run")
     return [(dataclasses.replace(student, weights=str(run.at(f"{each.folder}/{WEIGHTS}"))), each) for each in chosen]
 
 

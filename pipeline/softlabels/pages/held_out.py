@@ -1,5 +1,5 @@
-"""What the ensemble and the students of a run said of a sample of the held-out split: how often each was right by its confidence,
-at the temperatures of a grid, and where two students are right on different rows.
+"""What the ensemble and the students of a run said of a sample of the held-out split: how often each was right by its
+confidence, at the temperatures of a grid, and where two students are right on different rows.
 
 `jobs/student_answers.py` fills it. K positions that count (rows where there are none), C classes, T temperatures.
 """

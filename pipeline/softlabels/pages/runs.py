@@ -1,4 +1,4 @@
-"""The section of a page on runs: what each learnt, how it compares with its teacher and with hard labels, and where they differ.
+"""The section of a page on runs: what each learnt, how it compares with teacher and hard labels, and where they differ.
 
 Its numbers are `shown_run`'s, and `static/runs.js` draws them.
 """
@@ -110,16 +110,14 @@ def _curves(name: str, curves: Sequence[Any], step: int) -> Html | None:
         return None
     kept = "" if step == 1 else f" Every {step}th epoch is drawn."
     said = (
-        "Learning curves: bold is the mean over the seeds, thin is a seed. A validation loss that rises while the training loss "
-        f"falls says that training was long enough. Losses of other settings do not compare.{kept}"
+        "Learning curves: bold is the mean over the seeds, thin is a seed. A validation loss that rises while the training "
+        f"loss falls says that training was long enough. Losses of other settings do not compare.{kept}"
     )
     places = (
         plot(f"{name}-curve-{number}", f"{each['title']} over the epochs, a line a student: {_ends(each)}")
         for number, each in enumerate(curves)
     )
-    return joined(
-        [element("h3", "Learning curves"), paragraph(said), element("div", joined(places), class_="plots")]
-    )
+    return joined([element("h3", "Learning curves"), paragraph(said), element("div", joined(places), class_="plots")])
 
 
 def _ends(panel: Any) -> str:
@@ -137,8 +135,8 @@ def _sweep(place: str, sweep: Sequence[Any], view: Results) -> Html | None:
     count = len(distilled_students(view))
     bars = "Bars are standard deviations over the seeds. " if len(view["seeds"]) > 1 else ""
     said = (
-        f"The sweep: {count} settings, each a point. {bars}Choose a setting by the validation rows where they are shown: the best "
-        "of several on the rows that judge it looks better than it is. Bars that overlap widely say that the setting matters little."
+        f"The sweep: {count} settings, each a point. {bars}Choose a setting by the validation rows where they are shown: the "
+        "best of several on the rows that judge it looks better than it is. Where bars overlap widely the setting matters little."
     )
     places, lines = [], []
     for number, panel in enumerate(sweep):
@@ -147,16 +145,20 @@ def _sweep(place: str, sweep: Sequence[Any], view: Results) -> Html | None:
         least = f", lowest {best['mean']:g} at {best['x']}" if best else ""
         places.append(plot(f"{place}-sweep-{number}", f"{panel['title']} over {panel['axis']}{least}"))
         lines += [
-            [panel["title"], point["line"], f"{point['x']}", f"{point['mean']:g}", f"{point['high'] - point['mean']:.3g}"]
+            [
+                panel["title"],
+                point["line"],
+                f"{point['x']}",
+                f"{point['mean']:g}",
+                f"{point['high'] - point['mean']:.3g}",
+            ]
             for point in points
         ]
     details = numbers_of(
         "Numbers of the sweep",
         table(["panel", "line", sweep[0]["axis"], "mean", "standard deviation"], lines, numbers=3),
     )
-    return joined(
-        [element("h3", "Sweep"), paragraph(said), element("div", joined(places), class_="plots"), details]
-    )
+    return joined([element("h3", "Sweep"), paragraph(said), element("div", joined(places), class_="plots"), details])
 
 
 def _calibration(place: str, said: HeldOut) -> Html:
@@ -211,7 +213,11 @@ def _apart(said: HeldOut, view: Results, rows: str | None) -> Html | None:
     ]
     titles = ["class", "only distilled right", "only hard right", "neither right"]
     link = element("a", "the rows", href=f"#{rows}") if rows else None
-    see = None if link is None else paragraph("Sort and filter ", link, " by where students differ to see which they are.")
+    see = (
+        None
+        if link is None
+        else paragraph("Sort and filter ", link, " by where students differ to see which they are.")
+    )
     classes = paragraph("The classes where they differ most:") if lines else None
     return joined(
         [
@@ -224,8 +230,8 @@ def _apart(said: HeldOut, view: Results, rows: str | None) -> Html | None:
 def _classes(place: str, classes: dict[str, Any], view: Results) -> Html:
     many = f" The {classes['shown']} of {classes['of']} classes are shown on which it errs most."
     text = (
-        "Errors by class: the share of each class's labelled rows that a model gets wrong, mean over the seeds. Classes on which "
-        "the students err far more than the ensemble want more rows or a larger student; where the ensemble errs as much, look "
+        "Errors by class: the share of each class's labelled rows that a model gets wrong, mean over the seeds. Classes on "
+        "which the students err far more than the ensemble want more rows or a larger student; where the ensemble errs as much, look "
         f"at the labels.{many if classes['shown'] < classes['of'] else ''}"
     )
     worst = max(classes["points"], key=lambda point: point["wrong"] if point["kind"] != "ensemble" else -1)

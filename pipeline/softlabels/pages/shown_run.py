@@ -1,5 +1,5 @@
-"""`ShownRun`: a finished run as a page shows it, and its numbers for the script `static/runs.js`. Made of what the run's files say
-and of what its students said; neither files nor models are opened here. `runs` makes the HTML.
+"""`ShownRun`: a finished run as a page shows it, and its numbers for the script `static/runs.js`. Made of what the run's files
+say and of what its students said; neither files nor models are opened here. `runs` makes the HTML.
 
 T temperatures, C classes.
 """
@@ -105,7 +105,7 @@ def _panel(logs: Mapping[str, Sequence[Line]], measure: Measure, step: int, unit
 
 
 def sweep_of(view: Results) -> list[Json]:
-    """The panels of a sweep: points with spread, and the lines that they are compared with; none of a run that swept nothing."""
+    """The panels of a sweep: points with spread, and what they are compared with; none of a run that swept nothing."""
     if not view.get("swept"):
         return []
     axis, lines = lines_of(view)
@@ -145,8 +145,8 @@ def calibration_of(said: HeldOut) -> Json:
 
 
 def classes_of(view: Results) -> Json | None:
-    """The share of each class's labelled rows that a model gets wrong, mean over the seeds: of the ensemble, the hard student and
-    the best distilled one; of many classes those at which the last errs most. None where classes were not counted.
+    """The share of each class's labelled rows that a model gets wrong, mean over the seeds: of the ensemble, the hard student
+    and the best distilled one; of many classes those at which the last errs most. None where classes were not counted.
     """
     models = {"ensemble": ("ensemble", view["teacher"]["ensemble"])}
     if (hard := hard_student(view)) is not None:

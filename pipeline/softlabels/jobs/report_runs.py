@@ -1,0 +1,161 @@
+"""Finished runs as a report shows them: what their files say, and what their students say of held-out rows of its store.
+
+A run may be a stranger's: it is data, no link in it is followed, and its students are asked only where its code may run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softlabels.errors import ConfigError, DamagedRun, SoftLabelsError
+from softlabels.jobs.judge import digest_of
+from softlabels.jobs.run_files import RESULTS, RUN, read_object, read_results
+from softlabels.jobs.sources import Labels
+from softlabels.jobs.student_answers import Said, ask_students, chosen_students, folder_of
+from softlabels.jobs.watch import LOGGED, Watch
+from softlabels.models import ModelConfig
+from softlabels.pages.answers import Answers
+from softlabels.pages.runs import runs_sections
+from softlabels.pages.shown_run import ShownRun, Size
+from softlabels.report.curves import Line, log_lines
+from softlabels.report.measures import Results
+from softlabels.store import Store
+from softlabels.store.key_index import Missing
+from softlabels.student.runlog import NAME as LOG
+from softlabels.student.sweep import StudentTraining
+from softlabels.student.trainer import WEIGHTS
+from softlabels.system.local import LocalFolder
+from softlabels.transfer import TransferSetConfig
+
+LATENCY = "latency.json"
+_FILES = (WEIGHTS, "student.onnx", "student.int8.onnx", "student.pt2")
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+
+
+@dataclass(frozen=True)
+class GivenRun:
+    """A run that a report is to show.
+
+    Attributes:
+        path: its folder.
+        student, training, transfer_set, missing: of its recipe, by which its students are asked, see `train`; without a student
+            they are not.
+        untold: why not, as a sentence.
+    """
+
+    path: Path
+    student: ModelConfig | None = None
+    training: StudentTraining | None = None
+    transfer_set: TransferSetConfig | None = None
+    missing: Missing = "error"
+    untold: str = ""
+
+
+def shown_run(
+    given: GivenRun, source: Labels, stores: Mapping[str, Store], watch: Watch = LOGGED
+) -> tuple[ShownRun, list[Answers]]:
+    """A run as a page shows it, and what its students say of rows of the held-out split.
+
+    Args:
+        source: the report's store. stores: its splits by name, opened.
+
+    Raises:
+        ConfigError: no finished run. DamagedRun: files that are no run's. StrangePath: links.
+    """
+    run = LocalFolder(given.path)
+    results = _results(run)
+    other = _other_store(results, stores)
+    said, untold = Said([], [], {}), other or given.untold
+    if given.student is not None and not other:
+        quiet = dataclasses.replace(watch, say=_nothing, warn=_nothing)
+        try:
+            said = ask_students(
+                run, results, given.student, given.training or StudentTraining(), source,
+                transfer_set=given.transfer_set, missing=given.missing, watch=quiet,
+            )  # fmt: skip
+        except SoftLabelsError as error:
+            untold = f"{type(error).__name__}: {error}"
+            watch.warn(f"the students of {given.path} are not asked: {error}")
+    with _blaming_files(run):
+        logs, sizes = _logs(run, results), [*_sizes(run, results, said)]
+        found = ShownRun(given.path.resolve().name, results, logs, other, said.held_out, untold, sizes)
+        for section in runs_sections([found]):  # what is wrong with the files shows here
+            json.dumps(section.data, allow_nan=False)
+    return found, said.answers
+
+
+def _nothing(line: str) -> None:
+    """What asking a student says was said when it was trained."""
+
+
+def _results(run: LocalFolder) -> dict[str, Any]:
+    if not run.exists(RESULTS):
+        what = f"the run {run.at()} is not finished" if run.exists(RUN) else f"{run.at()} is no run"
+        raise ConfigError(what, remedy="name the folder of a finished train-student run")
+    return read_results(run)
+
+
+@contextmanager
+def _blaming_files(run: LocalFolder) -> Iterator[None]:
+    """What goes wrong with results that `read_results` took, or with logs, is their fault."""
+    try:
+        yield
+    except _MALFORMED as error:
+        raise DamagedRun(
+            f"{run.at()} holds results or logs that a run does not write: {type(error).__name__}: {error}",
+            remedy="take the run's files from where it was made",
+        ) from None
+
+
+def _other_store(results: Results, stores: Mapping[str, Store]) -> str:
+    """Why a run is not over these stores, "" where it is: the digests of the splits that both have are alike."""
+    own = results.get("digests") or {}
+    here = {name: digest_of(store) for name, store in stores.items()}
+    both = [name for name in here if name in own]
+    if both and all(here[name] == own[name] for name in both):
+        return ""
+    why = (
+        "it has no split that this store has"
+        if not both
+        else f"the digest of its split {next(name for name in both if here[name] != own[name])} is another"
+    )
+    return f"This run is over another store ({why}). What is shown of it is what the run itself says."
+
+
+def _logs(run: LocalFolder, results: Results) -> dict[str, list[Line]]:
+    """The lines of each student's log, where there is one."""
+    names, found = run.names(), dict[str, list[Line]]()
+    for student in results["students"]:
+        for seed in results["seeds"]:
+            name = folder_of(student, seed)
+            if name in names and run.exists(f"{name}/{LOG}"):
+                found[name] = [*log_lines(run.read(f"{name}/{LOG}").decode())]
+    return found
+
+
+def _sizes(run: LocalFolder, results: Results, said: Said) -> Iterator[Size]:
+    """The weights of the students that stand for the run, and the files that were exported of any student."""
+    names, chosen = run.names(), {each.folder: each for each in chosen_students(results)}
+    every = [folder_of(student, seed) for student in results["students"] for seed in results["seeds"]]
+    for name in dict.fromkeys([*chosen, *every]):
+        if name not in names:
+            continue
+        times = _milliseconds(run, name)
+        for file in _FILES if name in chosen else _FILES[1:]:
+            if run.exists(f"{name}/{file}"):
+                parameters = said.parameters.get(name) if file == WEIGHTS else None
+                yield Size(f"{name}/{file}", run.size(f"{name}/{file}"), parameters, times.get(file, ()))
+
+
+def _milliseconds(run: LocalFolder, name: str) -> dict[str, list[float]]:
+    """Milliseconds a row by file, where `export --latency` wrote them."""
+    if not run.exists(f"{name}/{LATENCY}"):
+        return {}
+    found = read_object(run, f"{name}/{LATENCY}", "delete that file")["milliseconds"]
+    return {f"student{'' if form == 'onnx' else '.int8'}.onnx": [*map(float, each)] for form, each in found.items()}
