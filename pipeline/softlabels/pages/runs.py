@@ -53,6 +53,7 @@ def _overview(runs: Sequence[ShownRun]) -> Html:
 
 def _run(run: ShownRun, name: str, rows: str | None, *, heading: bool) -> tuple[Html, dict[str, Any]]:
     """One run, and its data."""
+    level = "h4" if heading or {*run.views} != {""} else "h3"
     curves, step = curves_of(run)
     data: dict[str, Any] = {"name": run.name, "curves": curves, "targets": []}
     parts: list[Html | None] = [element("h3", run.name) if heading else None, _facts(run)]
@@ -60,10 +61,10 @@ def _run(run: ShownRun, name: str, rows: str | None, *, heading: bool) -> tuple[
         parts.append(paragraph(run.other_store, class_="note"))
     for number, (target, view) in enumerate(run.views.items()):
         place = f"{name}-{number}"
-        html, own = _target(run, target, view, place, rows)
+        html, own = _target(run, target, view, place, rows, level)
         parts += [element("h3", f"Target {target}") if target else None, html]
         data["targets"].append(own)
-    parts += [_curves(name, curves, step), _sizes(run)]
+    parts += [_curves(name, curves, step, level), _sizes(run, level)]
     return joined(parts), data
 
 
@@ -72,7 +73,6 @@ def _facts(run: ShownRun) -> Html:
     stores = results["store"] if isinstance(results["store"], list) else [results["store"]]
     swept = ", ".join(results.get("swept", ())) or "nothing"
     pairs = [
-        ("run", run.name),
         ("store", ", ".join(map(str, stores))),
         ("judged on", judged_on(next(iter(run.views.values())))),
         ("swept", swept),
@@ -80,21 +80,23 @@ def _facts(run: ShownRun) -> Html:
     return facts(pairs)
 
 
-def _target(run: ShownRun, target: str, view: Results, place: str, rows: str | None) -> tuple[Html, dict[str, Any]]:
+def _target(
+    run: ShownRun, target: str, view: Results, place: str, rows: str | None, level: str
+) -> tuple[Html, dict[str, Any]]:
     """What is said of one target, and its data."""
     sweep, classes, said = sweep_of(view), classes_of(view), run.held_out_of(target)
     data = {"place": place, "sweep": sweep, "classes": classes, "calibration": said and calibration_of(said)}
-    parts = [_comparison(view), _sweep(place, sweep, view)]
+    parts = [_comparison(view, level), _sweep(place, sweep, view, level)]
     if said is not None:
-        parts += [_calibration(place, said), _apart(said, view, rows)]
+        parts += [_calibration(place, said, level), _apart(said, view, rows, level)]
     elif run.untold and view.get("target") != "values":
         parts.append(paragraph(f"Calibration and rows are not shown for this run: {run.untold}", class_="note"))
     if classes is not None:
-        parts.append(_classes(place, classes, view))
+        parts.append(_classes(place, classes, view, level))
     return joined(parts), data
 
 
-def _comparison(view: Results) -> Html:
+def _comparison(view: Results, level: str) -> Html:
     found = comparison_table(view)
     of = "mean ± standard deviation over the seeds" if len(view["seeds"]) > 1 else "one seed"
     said = (
@@ -102,10 +104,10 @@ def _comparison(view: Results) -> Html:
         "of its standard errors may be chance."
     )
     lines = element("ul", joined(element("li", line) for line in statements(view)))
-    return joined([element("h3", "Comparison"), paragraph(said), table(found.titles, found.lines), lines])
+    return joined([element(level, "Comparison"), paragraph(said), table(found.titles, found.lines), lines])
 
 
-def _curves(name: str, curves: Sequence[Any], step: int) -> Html | None:
+def _curves(name: str, curves: Sequence[Any], step: int, level: str) -> Html | None:
     if not curves:
         return None
     kept = "" if step == 1 else f" Every {step}th epoch is drawn."
@@ -117,7 +119,7 @@ def _curves(name: str, curves: Sequence[Any], step: int) -> Html | None:
         plot(f"{name}-curve-{number}", f"{each['title']} over the epochs, a line a student: {_ends(each)}")
         for number, each in enumerate(curves)
     )
-    return joined([element("h3", "Learning curves"), paragraph(said), element("div", joined(places), class_="plots")])
+    return joined([element(level, "Learning curves"), paragraph(said), element("div", joined(places), class_="plots")])
 
 
 def _ends(panel: Any) -> str:
@@ -129,14 +131,14 @@ def _ends(panel: Any) -> str:
     return ", ".join(ends[:6]) + (f" and {len(ends) - 6} more" if len(ends) > 6 else "")
 
 
-def _sweep(place: str, sweep: Sequence[Any], view: Results) -> Html | None:
+def _sweep(place: str, sweep: Sequence[Any], view: Results, level: str) -> Html | None:
     if not sweep:
         return None
     count = len(distilled_students(view))
     bars = "Bars are standard deviations over the seeds. " if len(view["seeds"]) > 1 else ""
     said = (
         f"The sweep: {count} settings, each a point. {bars}Choose a setting by the validation rows where they are shown: the "
-        "best of several on the rows that judge it looks better than it is. Where bars overlap widely the setting matters little."
+        "best of several on the rows that judge it looks better than it is. Where bars overlap widely it matters little."
     )
     places, lines = [], []
     for number, panel in enumerate(sweep):
@@ -158,10 +160,10 @@ def _sweep(place: str, sweep: Sequence[Any], view: Results) -> Html | None:
         "Numbers of the sweep",
         table(["panel", "line", sweep[0]["axis"], "mean", "standard deviation"], lines, numbers=3),
     )
-    return joined([element("h3", "Sweep"), paragraph(said), element("div", joined(places), class_="plots"), details])
+    return joined([element(level, "Sweep"), paragraph(said), element("div", joined(places), class_="plots"), details])
 
 
-def _calibration(place: str, said: HeldOut) -> Html:
+def _calibration(place: str, said: HeldOut, level: str) -> Html:
     grid, names = [*said.grid], [*said.kinds]
     start = min(range(len(grid)), key=lambda number: abs(math.log(grid[number])))
     errors = {name: said.calibration_errors(name) for name in names}
@@ -182,24 +184,26 @@ def _calibration(place: str, said: HeldOut) -> Html:
     now = f"At T = {grid[start]:g} the expected calibration error (ECE, 15 bins) is: {shown}."
     return joined(
         [
-            element("h3", "Calibration"),
+            element(level, "Calibration"),
             paragraph(text),
-            plot(f"{place}-calibration", f"Share of right answers over confidence. {now}"),
+            element(
+                "div", plot(f"{place}-calibration", f"Share of right answers over confidence. {now}"), class_="narrow"
+            ),
             paragraph(now, data_calibration=place),
             numbers_of("Calibration error over T", table(["T", *names], lines)),
         ]
     )
 
 
-def _apart(said: HeldOut, view: Results, rows: str | None) -> Html | None:
+def _apart(said: HeldOut, view: Results, rows: str | None, level: str) -> Html | None:
     """Where the hard and the distilled student are right on different rows."""
     if said.right is None or not said.labelled:
         return None
     [[neither, gained], [lost, both]] = said.right.sum(axis=0).tolist()
     total = neither + gained + lost + both
-    share = lambda count: f"{count:,} ({count / total:.1%})"  # noqa: E731  # a cell
     head = ["", "distilled right", "distilled wrong"]
-    cells = [["hard right", share(both), share(lost)], ["hard wrong", share(gained), share(neither)]]
+    shares = {count: f"{count:,} ({count / total:.1%})" for count in (neither, gained, lost, both)}
+    cells = [["hard right", shares[both], shares[lost]], ["hard wrong", shares[gained], shares[neither]]]
     error = math.sqrt(max(0.0, gained + lost - (gained - lost) ** 2 / total))
     text = (
         f"Of {total:,} labelled answers the distilled student has {gained:,} right where the one of hard labels errs, and errs "
@@ -212,37 +216,33 @@ def _apart(said: HeldOut, view: Results, rows: str | None) -> Html | None:
         for number in order
     ]
     titles = ["class", "only distilled right", "only hard right", "neither right"]
-    link = element("a", "the rows", href=f"#{rows}") if rows else None
-    see = (
-        None
-        if link is None
-        else paragraph("Sort and filter ", link, " by where students differ to see which they are.")
-    )
+    link = element("a", "Sort and filter the rows by where students differ to see which they are.", href=f"#{rows}")
+    see = paragraph(link) if rows else None
     classes = paragraph("The classes where they differ most:") if lines else None
     return joined(
         [
-            element("h3", "Where hard and distilled students differ"), paragraph(text), table(head, cells), classes,
+            element(level, "Where hard and distilled students differ"), paragraph(text), table(head, cells), classes,
             table(titles, lines) if lines else None, see,
         ]
     )  # fmt: skip
 
 
-def _classes(place: str, classes: dict[str, Any], view: Results) -> Html:
+def _classes(place: str, classes: dict[str, Any], view: Results, level: str) -> Html:
     many = f" The {classes['shown']} of {classes['of']} classes are shown on which it errs most."
     text = (
         "Errors by class: the share of each class's labelled rows that a model gets wrong, mean over the seeds. Classes on "
-        "which the students err far more than the ensemble want more rows or a larger student; where the ensemble errs as much, look "
-        f"at the labels.{many if classes['shown'] < classes['of'] else ''}"
+        "which the students err far more than the ensemble want more rows or a larger student; where the ensemble errs as "
+        f"much, look at the labels.{many if classes['shown'] < classes['of'] else ''}"
     )
     worst = max(classes["points"], key=lambda point: point["wrong"] if point["kind"] != "ensemble" else -1)
     label = f"Share of wrong answers by class; the most is {worst['wrong']:.1%} of {worst['class']} by {worst['model']}"
     best = best_student(view)
     found = class_table(best["scores"], view.get("class_names")) if has_classes(best["scores"]) else None
     own = found and numbers_of(f"Classes of {best['label']}", table(found.titles, found.lines))
-    return joined([element("h3", "Errors by class"), paragraph(text), plot(f"{place}-classes", label), own])
+    return joined([element(level, "Errors by class"), paragraph(text), plot(f"{place}-classes", label), own])
 
 
-def _sizes(run: ShownRun) -> Html | None:
+def _sizes(run: ShownRun, level: str) -> Html | None:
     if not run.sizes:
         return None
     timed = any(each.milliseconds for each in run.sizes)
@@ -258,4 +258,4 @@ def _sizes(run: ShownRun) -> Html | None:
         if timed
         else "Size of the students. `softlabels export STUDENT --formats=onnx,int8 --latency` measures how fast they are."
     )
-    return joined([element("h3", "Size"), paragraph(said), table(titles, lines())])
+    return joined([element(level, "Size"), paragraph(said), table(titles, lines())])

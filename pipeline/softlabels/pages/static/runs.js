@@ -23,7 +23,9 @@ softlabels.sections.runs = async (root, data) => {
   const kindOf = (name) => (name === "hard" || name === "hard labels" ? "hard" : name === "teacher" ? name : "distilled");
   const unique = (values) => [...new Set(values)];
   const kindsOf = (names) => Object.fromEntries(names.map((name) => [name, kindOf(name)]));
-  const legend = (names) => (names.length > 1 ? { title: null, columns: names.length > 6 ? 2 : 3 } : null);
+  const legend = (names, own) =>
+    names.length > 1 ? { title: null, columns: names.length > 6 ? 2 : 3, symbolOpacity: 1, ...own } : null;
+  const stroke = { symbolType: "stroke", symbolSize: 500, symbolStrokeWidth: 2 };
 
   function drawCurves(name, panel, number) {
     const rows = panel.lines.flatMap((line) =>
@@ -32,11 +34,11 @@ softlabels.sections.runs = async (root, data) => {
     const names = unique(rows.map((row) => row.student));
     const { colour, dash } = styles(names, kindsOf(names));
     const several = panel.lines.length > names.length;
-    const y = { type: "quantitative", title: panel.unit, scale: { type: panel.log ? "log" : "linear", zero: false } };
+    const y = { type: "quantitative", title: panel.unit, scale: panel.log ? { type: "log" } : { zero: false } };
     const encoding = {
       x: { field: "epoch", type: "quantitative", title: "epoch", axis: { tickMinStep: 1 } },
-      color: { field: "student", type: "nominal", scale: colour, legend: legend(names) },
-      strokeDash: { field: "student", type: "nominal", scale: dash, legend: null },
+      color: { field: "student", type: "nominal", scale: colour, legend: legend(names, stroke) },
+      strokeDash: { field: "student", type: "nominal", scale: dash, legend: legend(names, stroke) },
     };
     const mark = { type: "line", point: rows.length === panel.lines.length };
     const mean = { mark: { ...mark, strokeWidth: 2 }, encoding: { y: { ...y, aggregate: "mean", field: "value" } } };
@@ -56,18 +58,20 @@ softlabels.sections.runs = async (root, data) => {
     const axis = panel.numeric ? { values: xs } : { labelAngle: xs.length > 3 ? -40 : 0 };
     const x = {
       field: "x", type, title: panel.axis, axis, sort: null,
-      scale: panel.numeric ? { type: panel.log ? "log" : "linear", zero: false, nice: false, padding: 14 } : {},
+      scale: panel.log ? { type: "log", nice: false, padding: 14 } : panel.numeric ? { zero: false, padding: 14 } : {},
     };
     const y = { field: "mean", type: "quantitative", title: panel.unit, scale: { zero: false } };
-    const colours = { field: "line", type: "nominal", scale: colour, legend: legend(names) };
+    const lines = legend(names, stroke);
+    const colours = { field: "line", type: "nominal", scale: colour, legend: lines };
+    const dashes = { field: "line", type: "nominal", scale: dash, legend: lines };
     const tooltip = ["line", "x", "mean", "low", "high"].map((field) => ({ field }));
     const own = { data: { name: "points" }, encoding: { x, color: colours } };
-    const line = { mark: "line", encoding: { y, strokeDash: { field: "line", scale: dash, legend: null } } };
+    const line = { mark: "line", encoding: { y, strokeDash: dashes } };
     const dots = { mark: { type: "point", filled: true, size: 45 }, encoding: { y, tooltip } };
     const bars = { mark: { type: "rule", strokeWidth: 1.3 }, encoding: { y: { ...y, field: "low" }, y2: { field: "high" } } };
     const rules = {
       data: { name: "rules" }, mark: { type: "rule", strokeWidth: 1.5 },
-      encoding: { y, color: colours, strokeDash: { field: "line", scale: dash, legend: null }, tooltip: tooltip.filter(({ field }) => field !== "x") },
+      encoding: { y, color: colours, strokeDash: dashes, tooltip: tooltip.filter(({ field }) => field !== "x") },
     };
     const spec = { title: panel.title, layer: [{ ...own, layer: panel.numeric ? [line, bars, dots] : [bars, dots] }, rules] };
     return chart(place(`${name}-sweep-${number}`), spec, { points: panel.points, rules: panel.rules });
@@ -89,8 +93,9 @@ softlabels.sections.runs = async (root, data) => {
     });
     const encoding = {
       x: axis("confidence", "confidence"), y: axis("right", "right"),
-      color: { field: "model", type: "nominal", scale: colour, legend: legend(names) },
+      color: { field: "model", type: "nominal", scale: colour, legend: legend(names, stroke) },
     };
+    const dashes = { field: "model", type: "nominal", scale: dash, legend: legend(names, stroke) };
     const tooltip = [
       { field: "model" }, { field: "rows", title: "answers" },
       { field: "confidence", format: ".3f" }, { field: "right", format: ".3f" },
@@ -104,7 +109,7 @@ softlabels.sections.runs = async (root, data) => {
       {
         data: { name: "bins" }, encoding,
         layer: [
-          { mark: { type: "line", strokeWidth: 2 }, encoding: { strokeDash: { field: "model", scale: dash, legend: null } } },
+          { mark: { type: "line", strokeWidth: 2 }, encoding: { strokeDash: dashes } },
           {
             mark: { type: "point", filled: true, opacity: 0.8 },
             encoding: { size: { field: "rows", type: "quantitative", legend: null, scale: { range: [20, 220] } }, tooltip },
@@ -139,12 +144,12 @@ softlabels.sections.runs = async (root, data) => {
       y: { field: "class", type: "nominal", title: null, sort: { field: "place", op: "min" } },
       x: { field: "wrong", type: "quantitative", title: "wrong", axis: { format: ".0%" }, scale: { nice: true } },
       color: { field: "model", type: "nominal", scale: colour, legend: legend(names) },
-      shape: { field: "model", type: "nominal", scale: { domain: names }, legend: null },
+      shape: { field: "model", type: "nominal", scale: { domain: names }, legend: legend(names) },
       tooltip: [
         { field: "class" }, { field: "model" }, { field: "wrong", format: ".1%" }, { field: "labelled", title: "labelled rows" },
       ],
     };
-    const height = { step: 20 };
+    const height = 30 + 20 * found.shown;
     const mark = { type: "point", filled: true, size: 60, opacity: 0.9 };
     return chart(place(`${name}-classes`), { data: { name: "points" }, height, mark, encoding }, { points });
   }
