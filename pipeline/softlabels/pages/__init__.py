@@ -1,3 +1,1 @@
-"""Pages that a person opens in a browser: one HTML file each, made from stores, runs and plans. They load nothing and know no
-models.
-"""
+"""HTML pages on a store, on runs or on a plan: each one file that needs no server and no network."""

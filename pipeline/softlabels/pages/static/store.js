@@ -1,0 +1,2 @@
+"use strict";
+softlabels.sections.store = (root, data) => {};
