@@ -34,6 +34,7 @@ from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
 
 LATENCY = "latency.json"
+_REMEDY = "take the run's files from where it was made"
 _FILES = (WEIGHTS, "student.onnx", "student.int8.onnx", "student.pt2")
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
@@ -44,16 +45,14 @@ class GivenRun:
 
     Attributes:
         path: its folder.
-        student, training, transfer_set, missing: of its recipe, by which its students are asked, see `train`; without a student
-            they are not.
-        untold: why not, as a sentence.
+        student, training, transfer_set: of its recipe, by which its students are asked, see `train`; without a student they are
+            not. untold: why not.
     """
 
     path: Path
     student: ModelConfig | None = None
     training: StudentTraining | None = None
     transfer_set: TransferSetConfig | None = None
-    missing: Missing = "error"
     untold: str = ""
 
 
@@ -77,7 +76,7 @@ def shown_run(
         try:
             said = ask_students(
                 run, results, given.student, given.training or StudentTraining(), source,
-                transfer_set=given.transfer_set, missing=given.missing, watch=quiet,
+                transfer_set=given.transfer_set, missing=_missing(run), watch=quiet,
             )  # fmt: skip
         except SoftLabelsError as error:
             untold = f"{type(error).__name__}: {error}"
@@ -109,8 +108,13 @@ def _blaming_files(run: LocalFolder) -> Iterator[None]:
     except _MALFORMED as error:
         raise DamagedRun(
             f"{run.at()} holds results or logs that a run does not write: {type(error).__name__}: {error}",
-            remedy="take the run's files from where it was made",
+            remedy=_REMEDY,
         ) from None
+
+
+def _missing(run: LocalFolder) -> Missing:
+    """What was done with rows that the store does not label."""
+    return "skip" if run.exists(RUN) and read_object(run, RUN, _REMEDY).get("missing") == "skip" else "error"
 
 
 def _other_store(results: Results, stores: Mapping[str, Store]) -> str:
