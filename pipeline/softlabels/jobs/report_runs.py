@@ -15,7 +15,7 @@ from typing import Any
 
 from softlabels.errors import ConfigError, DamagedRun, SoftLabelsError
 from softlabels.jobs.judge import digest_of
-from softlabels.jobs.run_files import RESULTS, RUN, read_object, read_results
+from softlabels.jobs.run_files import LATENCY, RESULTS, RUN, read_object, read_results
 from softlabels.jobs.sources import Labels
 from softlabels.jobs.student_answers import Said, ask_students, chosen_students, folder_of
 from softlabels.jobs.watch import LOGGED, Watch
@@ -33,9 +33,7 @@ from softlabels.student.trainer import WEIGHTS
 from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
 
-LATENCY = "latency.json"
 _REMEDY = "take the run's files from where it was made"
-_FILES = (WEIGHTS, "student.onnx", "student.int8.onnx", "student.pt2")
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
 
@@ -144,22 +142,14 @@ def _logs(run: LocalFolder, results: Results) -> dict[str, list[Line]]:
 
 
 def _sizes(run: LocalFolder, results: Results, said: Said) -> Iterator[Size]:
-    """The weights of the students that stand for the run, and the files that were exported of any student."""
-    names, chosen = run.names(), {each.folder: each for each in chosen_students(results)}
-    every = [folder_of(student, seed) for student in results["students"] for seed in results["seeds"]]
-    for name in dict.fromkeys([*chosen, *every]):
-        if name not in names:
+    """The weights of the students that stand for the run; and of every student what `export --latency` measured."""
+    names = run.names()
+    for name in dict.fromkeys(each.folder for each in chosen_students(results)):
+        if name in names and run.exists(f"{name}/{WEIGHTS}"):
+            yield Size(f"{name}, weights", run.size(f"{name}/{WEIGHTS}"), said.parameters.get(name))
+    for name in (folder_of(student, seed) for student in results["students"] for seed in results["seeds"]):
+        if name not in names or not run.exists(f"{name}/{LATENCY}"):
             continue
-        times = _milliseconds(run, name)
-        for file in _FILES if name in chosen else _FILES[1:]:
-            if run.exists(f"{name}/{file}"):
-                parameters = said.parameters.get(name) if file == WEIGHTS else None
-                yield Size(f"{name}/{file}", run.size(f"{name}/{file}"), parameters, times.get(file, ()))
-
-
-def _milliseconds(run: LocalFolder, name: str) -> dict[str, list[float]]:
-    """Milliseconds a row by file, where `export --latency` wrote them."""
-    if not run.exists(f"{name}/{LATENCY}"):
-        return {}
-    found = read_object(run, f"{name}/{LATENCY}", "delete that file")["milliseconds"]
-    return {f"student{'' if form == 'onnx' else '.int8'}.onnx": [*map(float, each)] for form, each in found.items()}
+        found = read_object(run, f"{name}/{LATENCY}", "delete that file")
+        for form, each in found["models"].items():
+            yield Size(f"{name}, {form}", int(each["bytes"]), None, [*map(float, each["milliseconds"])])
