@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DTYPES = ("float32", "uint8", "uint16", "int32")
-_SPECIAL = re.compile("[<>&\u2028\u2029]")
+_SPECIAL = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
 def numbers(array: NDArray[Any]) -> dict[str, Any]:
@@ -25,6 +25,6 @@ def numbers(array: NDArray[Any]) -> dict[str, Any]:
 
 
 def in_script(value: object) -> str:
-    """JSON that can stand inside `<script>`: what could end it is an escape. Raises `ValueError` for NaN and infinities."""
+    """JSON that can stand inside `<script>`: what could end it, and a half surrogate, is an escape. Raises `ValueError` for NaN and infinities."""
     found = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return _SPECIAL.sub(lambda each: f"\\u{ord(each[0]):04x}", found)

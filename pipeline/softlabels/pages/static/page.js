@@ -67,16 +67,24 @@ const softlabels = (() => {
     range: { category: COLOURS },
   };
 
+  // Vega looks groups up by their names in plain objects: a class called "constructor" gets a mark that is not seen.
+  function named(value) {
+    if (typeof value === "string") return value in {} ? value + "\u200b" : value;
+    if (Array.isArray(value)) return value.map(named);
+    if (value === null || typeof value !== "object") return value;
+    return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, named(each)]));
+  }
+
   // Draw a Vega-Lite specification in `root`. `data`: name -> rows, for {"data": {"name": NAME}}.
   // The promise gives {update(name, rows), view}.
   async function chart(root, spec, data) {
     const place = element("div", { class: "chart" });
     root.append(place);
     const full = {
-      $schema: "https://vega.github.io/schema/vega-lite/v5.json", // a name: nothing is fetched
+      $schema: "https://vega.github.io/schema/vega-lite/v6.json", // a name: nothing is fetched
       width: "container", height: 220, autosize: { type: "fit-x", contains: "padding" },
-      ...spec,
-      datasets: { ...(spec.datasets || {}), ...(data || {}) },
+      ...named(spec),
+      datasets: named({ ...(spec.datasets || {}), ...(data || {}) }),
     };
     const { view } = await vegaEmbed(place, full, {
       mode: "vega-lite", ast: true, actions: false, renderer: "svg", config: CONFIG, tooltip: { theme: "page" },
@@ -86,7 +94,7 @@ const softlabels = (() => {
     return {
       view,
       update(name, rows) {
-        view.data(name, rows);
+        view.data(name, named(rows));
         return view.runAsync();
       },
     };
@@ -141,7 +149,7 @@ const softlabels = (() => {
     number.addEventListener("change", () => set(Number(number.value) || temperature, null));
     document.getElementById("temperature-bar").addEventListener("submit", (event) => event.preventDefault());
     document.addEventListener("keydown", (event) => {
-      if (range.disabled || event.ctrlKey || event.metaKey || event.altKey) return;
+      if (range.disabled || (event.altKey || event.ctrlKey || event.metaKey) && !event.getModifierState("AltGraph")) return;
       if (event.target.closest("textarea, select, input:not([type=range])")) return;
       const step = { "[": -1, "]": 1 }[event.key];
       if (step) set(round(temperature * Math.pow(most / least, step / 20)), null);
