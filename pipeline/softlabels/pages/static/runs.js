@@ -2,18 +2,19 @@
 // Draws a run: learning curves, its sweep, calibration at the slider's T, errors by class; and chooses between several runs.
 softlabels.sections.runs = async (root, data) => {
   const { chart, element, onTemperature, COLOURS } = softlabels;
-  const OWN = { ensemble: ["#767676", [6, 3]], teacher: ["#767676", [6, 3]], hard: [COLOURS[1], [4, 2]] };
+  const GREY = ["#767676", [6, 3]];
+  const OWN = new Map([["ensemble", GREY], ["teacher", GREY], ["hard", [COLOURS[1], [4, 2]]]]); // by kind
   const DASHES = [[1, 0], [8, 3], [2, 2], [8, 3, 2, 3]];
   const place = (name) => root.querySelector(`[data-plot="${name}"]`);
 
   // Colour and dashes of each name, alike in all plots: up to as many as there are colours, then from dark to light.
   function styles(names, kinds) {
-    const others = names.filter((name) => !OWN[kinds[name]]);
+    const others = names.filter((name) => !OWN.has(kinds.get(name)));
     const free = COLOURS.filter((colour) => colour !== COLOURS[1]);
     const shade = (at) => `hsl(${Math.round(260 - (200 * at) / Math.max(1, others.length - 1))} 60% 50%)`;
     const found = names.map((name) => {
       const at = others.indexOf(name);
-      if (at < 0) return OWN[kinds[name]];
+      if (at < 0) return OWN.get(kinds.get(name));
       return [others.length <= free.length ? free[at] : shade(at), DASHES[at % DASHES.length]];
     });
     const scale = (range) => ({ domain: names, range });
@@ -22,7 +23,7 @@ softlabels.sections.runs = async (root, data) => {
 
   const kindOf = (name) => (name === "hard" || name === "hard labels" ? "hard" : name === "teacher" ? name : "distilled");
   const unique = (values) => [...new Set(values)];
-  const kindsOf = (names) => Object.fromEntries(names.map((name) => [name, kindOf(name)]));
+  const kindsOf = (names) => new Map(names.map((name) => [name, kindOf(name)]));
   const legend = (names, own) =>
     names.length > 1 ? { title: null, columns: names.length > 6 ? 2 : 3, symbolOpacity: 1, ...own } : null;
   const stroke = { symbolType: "stroke", symbolSize: 500, symbolStrokeWidth: 2 };
@@ -79,7 +80,7 @@ softlabels.sections.runs = async (root, data) => {
 
   async function drawCalibration(name, found) {
     const names = found.models.map((model) => model.name);
-    const { colour, dash } = styles(names, Object.fromEntries(found.models.map((model) => [model.name, model.kind])));
+    const { colour, dash } = styles(names, new Map(found.models.map((model) => [model.name, model.kind])));
     const nearest = (T) => {
       const far = found.grid.map((each) => Math.abs(Math.log(each / T)));
       return far.indexOf(Math.min(...far));
@@ -138,7 +139,7 @@ softlabels.sections.runs = async (root, data) => {
 
   function drawClasses(name, found) {
     const names = unique(found.points.map((point) => point.model));
-    const { colour } = styles(names, Object.fromEntries(found.points.map((point) => [point.model, point.kind])));
+    const { colour } = styles(names, new Map(found.points.map((point) => [point.model, point.kind])));
     const points = found.points.map((point) => ({ ...point, labelled: found.labelled[point.place] }));
     const encoding = {
       y: { field: "class", type: "nominal", title: null, sort: { field: "place", op: "min" } },
