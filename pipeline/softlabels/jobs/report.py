@@ -9,6 +9,7 @@ from softlabels.jobs.report_runs import GivenRun, shown_run
 from softlabels.jobs.sources import Labels, Source
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.pages.page import page
+from softlabels.pages.rows import rows_sections
 from softlabels.pages.runs import runs_sections
 from softlabels.pages.slider import Slider
 from softlabels.pages.store_section import store_sections
@@ -44,8 +45,12 @@ def report(
     """
     source = Source.of(store)
     splits = source.open(only=split)
-    shown = [shown_run(run, source, splits, watch) for run in runs]
-    sections = [*store_sections(splits), *runs_sections([run for run, _ in shown], rows=None)]
+    shown = [shown_run(run, source, splits, watch, named=len(runs) > 1) for run in runs]
+    answers = {name: [each for _, said in shown for each in said.get(name, ())] for name in splits}
+    rows = rows_sections(splits, transfer or next((run.transfer_set for run in runs), None), answers)
+    places = zip([(name, target) for name, each in splits.items() for target in each.targets], rows, strict=True)
+    links = {place: section.name for place, section in places}
+    sections = [*store_sections(splits), *runs_sections([run for run, _ in shown], links), *rows]
     first = next(iter(splits.values())).spec
     title = f"{first.teacher.name} on {first.transfer_set.name}"
     write_atomically(Path(out), page(title, sections, slider=Slider.of([*splits.values()])).encode())

@@ -5,11 +5,10 @@ A run may be a stranger's: it is data, no link in it is followed, and its studen
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +54,13 @@ class GivenRun:
 
 
 def shown_run(
-    given: GivenRun, source: Labels, stores: Mapping[str, Store], watch: Watch = LOGGED
-) -> tuple[ShownRun, list[Answers]]:
-    """A run as a page shows it, and what its students say of rows of the held-out split.
+    given: GivenRun, source: Labels, stores: Mapping[str, Store], watch: Watch = LOGGED, *, named: bool = False
+) -> tuple[ShownRun, dict[str, list[Answers]]]:
+    """A run as a page shows it, and what its students say of rows, by the split of the store that was held out.
 
     Args:
         source: the report's store. stores: its splits by name, opened.
+        named: the students are called by their run too, as of several.
 
     Raises:
         ConfigError: no finished run. DamagedRun: files that are no run's. StrangePath: links.
@@ -68,9 +68,9 @@ def shown_run(
     run = LocalFolder(given.path)
     results = _results(run)
     other = _other_store(results, stores)
-    said, untold = Said([], [], {}), other or given.untold
+    said, untold, name = Said("", [], [], {}), other or given.untold, given.path.resolve().name
     if given.student is not None and not other:
-        quiet = dataclasses.replace(watch, say=_nothing, warn=_nothing)
+        quiet = replace(watch, say=_nothing, warn=_nothing)
         try:
             said = ask_students(
                 run, results, given.student, given.training or StudentTraining(), source,
@@ -81,10 +81,11 @@ def shown_run(
             watch.warn(f"the students of {given.path} are not asked: {error}")
     with _blaming_files(run):
         logs, sizes = _logs(run, results), [*_sizes(run, results, said)]
-        found = ShownRun(given.path.resolve().name, results, logs, other, said.held_out, untold, sizes)
+        found = ShownRun(name, results, logs, other, said.split, said.held_out, untold, sizes)
         for section in runs_sections([found]):  # what is wrong with the files shows here
             json.dumps(section.data, allow_nan=False)
-    return found, said.answers
+    answers = [replace(each, label=f"{name}: {each.label}") if named else each for each in said.answers]
+    return found, {said.split: answers}
 
 
 def _nothing(line: str) -> None:

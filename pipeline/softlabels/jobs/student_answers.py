@@ -54,8 +54,9 @@ class Chosen(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What came of asking: outputs of some rows of the store, and what was counted over the sample."""
+    """What came of asking: outputs of some rows of a split of the store, and what was counted over the sample."""
 
+    split: str
     answers: list[Answers]
     held_out: list[HeldOut]
     parameters: dict[str, int]  # of the models, by the names of their folders
@@ -105,7 +106,7 @@ def ask_students(
     """
     chosen = chosen_students(results)
     config, _ = _models(run, student, chosen[:1])[0]
-    training, split, rows = _held_out(config, training, source, transfer_set, missing, watch)
+    training, name, split, rows = _held_out(config, training, source, transfer_set, missing, watch)
     models = {each.folder: build_model(own).eval() for own, each in _models(run, student, chosen)}
     heads = student_heads(training, training.variants[0], split)
     answers, held_out = [], []
@@ -117,7 +118,7 @@ def ask_students(
         answers += found
         held_out += [] if counted is None else [counted]
     sizes = {name: sum(each.numel() for each in model.parameters()) for name, model in models.items()}
-    return Said(answers, held_out, sizes)
+    return Said(name, answers, held_out, sizes)
 
 
 def _models(run: LocalFolder, student: ModelConfig, chosen: Sequence[Chosen]) -> list[tuple[ModelConfig, Chosen]]:
@@ -134,14 +135,15 @@ def _held_out(
     transfer_set: TransferSetConfig | None,
     missing: Missing,
     watch: Watch,
-) -> tuple[StudentTraining, Split, NDArray[np.int64]]:
-    """The split that students were judged on, and the numbers of the rows of it that were held out."""
+) -> tuple[StudentTraining, str, Split, NDArray[np.int64]]:
+    """The split of the store that students were judged on, by its name, and the numbers of the rows that were held out."""
     source = Source.of(labels)
     only = "test" if "test" in source.splits() else None
     opened = open_splits(source, transfer_set, only=only, missing=missing, training=training, watch=watch)
     training, opened = fitted(student, opened, training)
     name, batches = held_out_batches(opened, training)
-    return training, opened.get(name, opened.get("train", opened[next(iter(opened))])), np.sort(batches.rows)
+    own = name if name in opened else "train"  # of which validation rows were cut
+    return training, own, opened[own], np.sort(batches.rows)
 
 
 def even(keys: NDArray[np.uint8], most: int) -> NDArray[np.int64]:

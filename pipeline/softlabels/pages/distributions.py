@@ -1,11 +1,11 @@
-"""What a page needs of a position to show its distribution at any temperature of the slider: log-probabilities at one temperature
-of the classes that can be among the largest, and the few numbers that carry them to any other.
+"""What a page needs of a position to show its distribution at any temperature of the slider: log-probabilities at one
+temperature of the classes that can be among the largest, and the few numbers that carry them to any other.
 
-With b = 1 / T and b' that of the reference temperature, a member's class i has log p_i(T) = (b / b') log p_i(T') + s(T), with the
-same s for all classes whose logits are stored, and another for those of a topk tail. Such curves, and entropies and divergences,
+With b = 1 / T and b' that of the reference temperature, a member's class i has log p_i(T) = (b / b') log p_i(T') + s(T), with
+the same s for all classes whose logits are stored, and another for those of a topk tail. Such curves, entropies and divergences
 are kept at `temperatures`, Chebyshev's nodes in log T, and read between them by the barycentric formula (Berrut and Trefethen
-2004, SIAM Review 46): analytic functions of log T, whose poles are pi / 2 away from the axis, so that the error does not depend on
-the size of the logits.
+2004, SIAM Review 46). They are analytic functions of log T whose poles are pi / 2 away from the axis, so that the error does
+not depend on the size of the logits.
 
 N positions, M members, C classes, K kept classes, J nodes.
 """
@@ -24,10 +24,10 @@ from softlabels.labels.bernoulli import sigmoid
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.ensemble import log_mean_exp, log_softmax
 
-NODES = 14
+NODES = 16
 HIGHEST, LOWEST = 20.0, 0.5  # temperatures of the slider
 ALL = 64  # classes up to which all are kept
-TOP = 8  # classes of which every one is kept that is among so many at some temperature
+TOP = 12  # classes of which every one is kept that is among so many at the ends or the middle of the slider
 _BYTES = 1 << 26  # of a block's distributions
 
 Floats = NDArray[np.float64]
@@ -92,15 +92,31 @@ class Teacher:
         z = self.encoding.member_logits(columns, self.classes, self.basis, temperature)
         return log_softmax(z) if self.encoding.target == "softmax" else z
 
+    def mean(self, log_p: Floats) -> Floats:
+        """The ensemble's (N, C), of the members' (N, M, C)."""
+        has = self.weights > 0
+        return log_mean_exp(log_p[:, has], self.weights[has])
+
+    def mean_flags(self, columns: Columns, temperature: float) -> Floats:
+        """The ensemble's probability of each class (N, C) of a sigmoid."""
+        return np.asarray(
+            self.encoding.probabilities(
+                columns, self.classes, self.basis, temperature=temperature, mean=self.mean_name, weights=self.weights
+            )
+        )
+
+    @property
+    def mean_name(self) -> str:
+        """The mean that `store.log_probs` gives unasked; of labels that were reduced the one that they are."""
+        return "geometric" if self.encoding.is_reduced else "arithmetic"
+
     @property
     def row_bytes(self) -> int:
         """Of one position's distribution."""
         return 8 * self.classes * len(self.weights)
 
 
-def shown(
-    teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[NDArray[np.floating]] = ()
-) -> Shown:
+def shown(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[NDArray[np.floating]] = ()) -> Shown:
     """What is shown of positions.
 
     Args:
@@ -133,19 +149,19 @@ def _block(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[
     student_at = np.zeros((len(students), len(nodes), *ids.shape))
     for number, temperature in enumerate(nodes.tolist()):
         log_p = teacher.member_log_probs(columns, temperature)
-        mean = log_mean_exp(log_p[:, teacher.weights > 0], teacher.weights[teacher.weights > 0])
+        mean = teacher.mean(log_p)
         at.append(np.take_along_axis(log_p, safe[:, None], axis=-1))
-        entropy.append(-_expected(mean, mean))
-        apart.append(_expected(log_p, log_p - _finite(mean)[:, None]) @ teacher.weights)
+        entropy.append(softmax_entropy(mean))
+        apart.append(entropy[-1] - softmax_entropy(log_p) @ teacher.weights)
         for student, z in enumerate(students):
             log_q = log_softmax(z / temperature)
             kl[student, :, number] = _expected(mean, mean - log_q)
             student_at[student, number] = np.take_along_axis(log_q, safe, axis=-1)
-    log_p, curves, in_tail = _carried(np.stack(at), nodes)
+    kept, curves, in_tail = _carried(np.stack(at), nodes)
     student_p, student_curves, _ = _carried(student_at.transpose(1, 2, 0, 3), nodes)
     return Shown(
         ids=ids.astype(np.int32),
-        log_p=log_p,
+        log_p=kept,
         curves=curves,
         in_tail=in_tail,
         entropy=np.stack(entropy, axis=-1).astype(np.float32),
@@ -157,31 +173,51 @@ def _block(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[
     )
 
 
+def mean_log_probs(teacher: Teacher, columns: Columns, temperature: float) -> Floats:
+    """The ensemble's log-probabilities (N, C) of a softmax."""
+    return teacher.mean(teacher.member_log_probs(columns, temperature))
+
+
+def softmax_entropy(log_p: Floats) -> Floats:
+    """In nats, over the last axis."""
+    return -_expected(log_p, log_p)
+
+
+def flag_entropy(p: Floats) -> Floats:
+    """Of a Bernoulli a class in nats, summed over the last axis."""
+    return np.asarray(_cross(p, p).sum(axis=-1))
+
+
 def _expected(log_p: Floats, values: Floats) -> Floats:
     """The mean of values under p over the last axis; classes of probability 0 count nothing."""
-    return np.asarray(np.where(np.isneginf(log_p), 0.0, np.exp(log_p) * np.where(np.isneginf(log_p), 0.0, values)).sum(-1))
+    return np.asarray(
+        np.where(np.isneginf(log_p), 0.0, np.exp(log_p) * np.where(np.isneginf(log_p), 0.0, values)).sum(-1)
+    )
 
 
 def _finite(values: Floats) -> Floats:
-    return np.where(np.isneginf(values), 0.0, values)
+    return np.asarray(np.where(np.isneginf(values), 0.0, values))
 
 
 def _tops(students: Sequence[Floats], count: int) -> NDArray[np.int32]:
     return np.stack([z.argmax(axis=-1) for z in students] or [np.zeros(count)])[: len(students)].astype(np.int32)
 
 
-def _kept(
-    teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[Floats], nodes: Floats
-) -> Ints:
+def _kept(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[Floats], nodes: Floats) -> Ints:
     """Ids (N, K) of classes that are kept, ascending; -1 fills up in front."""
     classes, count = teacher.classes, len(labels)
     if classes <= ALL:
         return np.broadcast_to(np.arange(classes), (count, classes)).copy()
-    mean = "geometric" if teacher.encoding.is_reduced else "arithmetic"
     found = [labels[:, None]] + [_largest(z) for z in students]
     for temperature in {float(nodes[0]), float(nodes[len(nodes) // 2]), float(nodes[-1])}:
         ids, _ = teacher.encoding.largest_log_probs(
-            columns, classes, teacher.basis, temperature=temperature, mean=mean, weights=teacher.weights, k=TOP
+            columns,
+            classes,
+            teacher.basis,
+            temperature=temperature,
+            mean=teacher.mean_name,
+            weights=teacher.weights,
+            k=TOP,
         )
         found.append(ids)
     every = np.sort(np.concatenate(found, axis=1), axis=1)
@@ -194,11 +230,9 @@ def _largest(z: Floats) -> Ints:
     return np.argpartition(-z, TOP - 1, axis=-1)[:, :TOP].astype(np.int64)
 
 
-def _carried(
-    at: Floats, nodes: Floats
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
-    """Log-probabilities (J, N, M, K) at the nodes as those of the reference (N, M, K), curves (N, M, 2, J), and which classes go
-    by the second curve.
+def _carried(at: Floats, nodes: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
+    """Log-probabilities (J, N, M, K) at the nodes as those of the reference (N, M, K), curves (N, M, 2, J), and which classes
+    go by the second curve.
     """
     reference = reference_node(nodes)
     log_p = at[reference]
@@ -235,10 +269,10 @@ def _flags(teacher: Teacher, columns: Columns, students: Sequence[Floats]) -> Sh
     for number, temperature in enumerate(nodes.tolist()):
         p = sigmoid(z / temperature)
         own = np.tensordot(p, teacher.weights, axes=([1], [0]))
-        entropy[:, number] = _bernoulli_cross(own, own).sum(-1)
-        apart[:, number] = entropy[:, number] - np.tensordot(_bernoulli_cross(p, p).sum(-1), teacher.weights, axes=1)
+        entropy[:, number] = flag_entropy(own)
+        apart[:, number] = entropy[:, number] - flag_entropy(p) @ teacher.weights
         for student, logits in enumerate(students):
-            kl[student, :, number] = _bernoulli_cross(own, sigmoid(logits / temperature)).sum(-1) - entropy[:, number]
+            kl[student, :, number] = _cross(own, sigmoid(logits / temperature)).sum(-1) - entropy[:, number]
     gathered = [np.take_along_axis(each, ids, axis=-1) for each in students]
     return Shown(
         ids=ids.astype(np.int32),
@@ -254,7 +288,7 @@ def _flags(teacher: Teacher, columns: Columns, students: Sequence[Floats]) -> Sh
     )
 
 
-def _bernoulli_cross(p: Floats, q: Floats) -> Floats:
+def _cross(p: Floats, q: Floats) -> Floats:
     """-p log q - (1 - p) log(1 - q), with 0 log 0 = 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         one, other = np.where(p > 0, p * np.log(q), 0.0), np.where(p < 1, (1 - p) * np.log1p(-q), 0.0)

@@ -6,7 +6,7 @@ Its numbers are `shown_run`'s, and `static/runs.js` draws them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from softlabels.pages.held_out import HeldOut
@@ -18,18 +18,17 @@ from softlabels.report.comparison import best_student, comparison_table, distill
 from softlabels.report.measures import Results
 from softlabels.report.table import cell
 
-ROWS = "rows"  # the section that shows rows
 _APART = 12  # classes in the table of where two students differ
 
 
-def runs_sections(runs: Sequence[ShownRun], *, rows: str | None = ROWS) -> list[Section]:
-    """The section on these runs; none of no run. `rows`: the name of the section that shows rows; None where there is none."""
+def runs_sections(runs: Sequence[ShownRun], rows: Mapping[tuple[str, str], str] | None = None) -> list[Section]:
+    """The section on these runs; none of no run. `rows`: the names of the sections that show rows, by split and target."""
     if not runs:
         return []
     data: dict[str, Any] = {"runs": []}
     parts = [_overview(runs)] if len(runs) > 1 else []
     for number, run in enumerate(runs):
-        html, own = _run(run, f"run-{number}", rows, heading=len(runs) > 1)
+        html, own = _run(run, f"run-{number}", rows or {}, heading=len(runs) > 1)
         parts.append(element("div", html, class_="run", data_run=run.name, id=f"run-{number}"))
         data["runs"].append(own)
     return [Section("runs", "Runs" if len(runs) > 1 else f"Run {runs[0].name}", joined(parts), data, "runs")]
@@ -51,7 +50,9 @@ def _overview(runs: Sequence[ShownRun]) -> Html:
     return joined([paragraph(said), table(["run", "model", "measure", "value", ""], lines, numbers=3)])
 
 
-def _run(run: ShownRun, name: str, rows: str | None, *, heading: bool) -> tuple[Html, dict[str, Any]]:
+def _run(
+    run: ShownRun, name: str, rows: Mapping[tuple[str, str], str], *, heading: bool
+) -> tuple[Html, dict[str, Any]]:
     """One run, and its data."""
     level = "h4" if heading or {*run.views} != {""} else "h3"
     curves, step = curves_of(run)
@@ -61,7 +62,7 @@ def _run(run: ShownRun, name: str, rows: str | None, *, heading: bool) -> tuple[
         parts.append(paragraph(run.other_store, class_="note"))
     for number, (target, view) in enumerate(run.views.items()):
         place = f"{name}-{number}"
-        html, own = _target(run, target, view, place, rows, level)
+        html, own = _target(run, target, view, place, rows.get((run.split, target)), level)
         parts += [element("h3", f"Target {target}") if target else None, html]
         data["targets"].append(own)
     parts += [_curves(name, curves, step, level), _sizes(run, level)]

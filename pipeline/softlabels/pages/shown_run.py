@@ -52,7 +52,8 @@ class ShownRun:
         results: what its results.json holds.
         logs: the lines of each student's log, by the name of its folder.
         other_store: why it is not a run over the page's store; "" where it is one.
-        held_out: what its students said of held-out rows, of each target. untold: why nothing is known of that.
+        split: the split of the store that its held-out rows are in.
+        held_out: what its students said of these, of each target. untold: why nothing is known of that.
         sizes: of the students that were asked, and their exported files.
     """
 
@@ -60,6 +61,7 @@ class ShownRun:
     results: Results
     logs: Mapping[str, Sequence[Line]]
     other_store: str = ""
+    split: str = ""
     held_out: Sequence[HeldOut] = ()
     untold: str = ""
     sizes: Sequence[Size] = ()
