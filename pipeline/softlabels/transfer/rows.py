@@ -253,5 +253,8 @@ def _require_one_kind(config: TransferSetConfig, split: str, kinds: list[Kinds],
         except (msgspec.ValidationError, IndexError):  # nobody wrote it for this recipe
             continue
         except TransferSetError:
-            if identity(config, other, open_rows(config, other, cache=root), recorded(config.prepare)) == meta["identity"]:
+            if (
+                identity(config, other, open_rows(config, other, cache=root), recorded(config.prepare))
+                == meta["identity"]
+            ):
                 raise
