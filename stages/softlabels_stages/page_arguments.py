@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from softlabels.models.config import ModelConfig
+from softlabels.student.sweep import StudentTraining
 from softlabels.transfer.config import TransferSetConfig
 
 
@@ -14,4 +16,13 @@ class Report:
     store: str = ""  # a sealed store, a folder of them, or an address (s3://, hf://)
     runs: tuple[str, ...] = ()  # folders of finished runs of students
     out: str = "report.html"  # the file to write
+    transfer_set: TransferSetConfig | None = None
+
+
+@dataclass(frozen=True)
+class OfRun:
+    """What a page needs of the recipe of a run."""
+
+    student: ModelConfig | None = None
+    training: StudentTraining = field(default_factory=StudentTraining)
     transfer_set: TransferSetConfig | None = None
