@@ -37,8 +37,8 @@ class RowInputs(Protocol):
 
     said: str
 
-    def of(self, row: int) -> list[Json] | None:
-        """The inputs of a row of the store; None where they are not there."""
+    def of(self, rows: Ints) -> list[list[Json] | None]:
+        """The inputs of rows of the store; None where they are not there."""
         ...
 
 
@@ -48,9 +48,9 @@ class NoInputs:
     def __init__(self, why: str) -> None:
         self.said = why
 
-    def of(self, row: int) -> list[Json] | None:
+    def of(self, rows: Ints) -> list[list[Json] | None]:
         """See `RowInputs`."""
-        return None
+        return [None] * len(rows)
 
 
 class EmbeddedInputs:
@@ -61,12 +61,14 @@ class EmbeddedInputs:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def of(self, row: int) -> list[Json] | None:
+    def of(self, rows: Ints) -> list[list[Json] | None]:
         """See `RowInputs`."""
-        value = self._store.gather("input", [row])[0]
-        if self._store.spec.of_tokens:
-            return [tokens(value, self._store.class_names)]
-        return [shown_value("input", value)]
+        return [[self._shown(value)] for value in self._store.gather("input", rows)]
+
+    def _shown(self, value: NDArray[np.generic]) -> Json:
+        if self._store.spec.of_tokens and value.ndim == 2 and len(value) == 2:
+            return tokens(value, self._store.class_names)
+        return shown_value("input", value)
 
 
 class TransferInputs:
@@ -84,11 +86,11 @@ class TransferInputs:
         if lost:
             self.said += f" {lost:,} of {store.rows:,} rows of the store are not in it."
 
-    def of(self, row: int) -> list[Json] | None:
+    def of(self, rows: Ints) -> list[list[Json] | None]:
         """See `RowInputs`."""
-        at = int(self._at[row])
-        if at < 0:
-            return None
+        return [None if at < 0 else self._shown(at) for at in self._at[rows].tolist()]
+
+    def _shown(self, at: int) -> list[Json]:
         if self._source is None:
             return [tokens(np.asarray(self._rows.inputs[at]), self._words)]
         table = self._source.data[at : at + 1]
