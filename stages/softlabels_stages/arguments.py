@@ -287,16 +287,6 @@ class ExportLabels:
 
 
 @dataclass(frozen=True)
-class Report:
-    """Arguments of report."""
-
-    store: str = ""  # a sealed store, a folder of them, or an address (s3://, hf://)
-    runs: tuple[str, ...] = ()  # folders of finished runs of students
-    out: str = "report.html"  # the file to write
-    transfer_set: TransferSetConfig | None = None
-
-
-@dataclass(frozen=True)
 class Push:
     """Arguments of push."""
 
@@ -376,7 +366,7 @@ COMMANDS = {
         flat=("training",),
     ),
     "evaluate": Command("judge a student, or the stored teacher, on one split of a store", ("model",)),
-    "report": Command("write an HTML page on a store and runs of students", ("store", "runs")),
+    "report": Command("write an HTML page on a store and runs of students", ("store", "runs"), home="page_arguments"),
     "prune": Command(
         "delete the weights of a run's students that the loss needs least, and retrain the rest",
         ("from_",),

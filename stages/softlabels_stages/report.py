@@ -10,18 +10,38 @@ softlabels report stores/mine --config=mine.yaml            the recipe says wher
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from softlabels.errors import ConfigError
 from softlabels.jobs.report import report
-from softlabels_stages.arguments import Report
+from softlabels.jobs.report_runs import GivenRun
+from softlabels.jobs.run_files import RECIPE
+from softlabels_stages.page_arguments import OfRun, Report
+from softlabels_stages.recipe import parse
 from softlabels_stages.run import PRINTED, stage
 
 
-@stage("report")
-def main(args: Report) -> int:
+@stage("report", takes_words=True)
+def main(args: Report, words: Sequence[str]) -> int:
     """Write it, and say where it is."""
-    report(args.store, [*map(Path, args.runs)], out=args.out, transfer=args.transfer_set, watch=PRINTED)
+    trust = [word for word in words if word.partition("=")[0] == "--trust"]
+    runs = [_given(Path(run), args, trust) for run in args.runs]
+    report(args.store, runs, out=args.out, transfer=args.transfer_set, watch=PRINTED)
     return 0
+
+
+def _given(run: Path, args: Report, trust: Sequence[str]) -> GivenRun:
+    """A run with what its recipe says of its students, who are not asked where that says nothing of them, or where the run was
+    not made here and names code of its own.
+    """
+    if not (run / RECIPE).is_file():
+        return GivenRun(run, untold=f"there is no {RECIPE} in the run that says how to make its students")
+    try:
+        own = parse([f"--config={run / RECIPE}", *trust], OfRun, stage="report", doc=None, run=run)
+    except ConfigError as error:
+        return GivenRun(run, untold=str(error))
+    return GivenRun(run, own.student, own.training, args.transfer_set or own.transfer_set)
 
 
 if __name__ == "__main__":
