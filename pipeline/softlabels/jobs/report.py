@@ -50,9 +50,10 @@ def report(
     rows = rows_sections(splits, transfer or next((run.transfer_set for run in runs), None), answers)
     places = zip([(name, target) for name, each in splits.items() for target in each.targets], rows, strict=True)
     links = {place: section.name for place, section in places}
-    sections = [*store_sections(splits), *runs_sections([run for run, _ in shown], links), *rows]
+    slider = Slider.of([*splits.values()])
+    sections = [*store_sections(splits, slider), *runs_sections([run for run, _ in shown], links), *rows]
     first = next(iter(splits.values())).spec
     title = f"{first.teacher.name} on {first.transfer_set.name}"
-    write_atomically(Path(out), page(title, sections, slider=Slider.of([*splits.values()])).encode())
+    write_atomically(Path(out), page(title, sections, slider=slider).encode())
     watch.say(f"report: {out}")
     return Path(out)
