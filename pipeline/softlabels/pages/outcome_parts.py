@@ -156,8 +156,8 @@ def _classes(store: Store, shares: Shares, shown: Sequence[int], what: str) -> l
         bar = "flags that are 1" if flags else "hard labels"
         said = (
             f"{none}. A bar is a class's share of {bar}, the dot the teacher's mean probability at the slider's temperature. "
-            "Where dots are far from their bars near T = 1, the teacher's classes are not those of the labels, or it was trained on "
-            "other shares of the classes."
+            "Where dots are far from their bars near T = 1, the teacher's classes are not those of the labels, or it was "
+            "trained on other shares of the classes."
         )
     some = (
         f" Shown are the {len(shown)} most frequent of {store.classes:,} classes." if len(shown) < store.classes else ""

@@ -35,7 +35,7 @@ def overview(store: Store) -> Html:
             *known.items(),
             *kept.items(),
             ("inputs", "in the store" if spec.inputs == "embed" else "not in the store: rows are found by content key"),
-            ("prepared by", spec.preprocessing.function),
+            *([("prepared by", spec.preprocessing.function)] if spec.preprocessing.function else []),
             *([("made of", made)] if parents else []),
             ("size", f"{_size(manifest.bytes)}, {spec.layout}, {spec.shards:,} shard{'s' * (spec.shards != 1)}"),
             ("digest", element("code", manifest.digest)),
