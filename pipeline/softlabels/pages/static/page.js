@@ -156,17 +156,20 @@ const softlabels = (() => {
     });
   }
 
-  // At the end of the page: the bar, then each section by its script.
-  function begin() {
+  // At the end of the page: the bar, then each section by its script. The root says `data-drawn` once all are there.
+  async function begin() {
     bar();
-    for (const root of document.querySelectorAll("section[data-script]")) {
+    await Promise.all([...document.querySelectorAll("section[data-script]")].map(draw));
+    document.documentElement.dataset.drawn = "yes";
+  }
+
+  async function draw(root) {
+    try {
       const data = JSON.parse(document.getElementById(`data-${root.id}`).textContent);
-      Promise.resolve()
-        .then(() => sections[root.dataset.script](root, data))
-        .catch((error) => {
-          root.append(element("p", { class: "broken" }, `This part could not be drawn: ${error.message}`));
-          console.error(error);
-        });
+      await sections[root.dataset.script](root, data);
+    } catch (error) {
+      root.append(element("p", { class: "broken" }, `This part could not be drawn: ${error.message}`));
+      console.error(error);
     }
   }
 
