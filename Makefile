@@ -19,7 +19,7 @@ STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults ray lightning bench bench-peers docs check clean detect clone diffuse graph graph-inductive chunker letter forest prune edge
+.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults ray lightning wandb bench bench-peers docs check clean detect clone diffuse graph graph-inductive chunker letter forest prune edge
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -157,6 +157,12 @@ lightning: dev ## the example of docs/loops.md for Lightning, in an environment 
 	printf '%s\n' $(CURDIR)/pipeline $(CURDIR)/stages "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" > "$$(.venv/lightning/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
 	.venv/lightning/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'lightning>=2.5'
 	.venv/lightning/bin/python -m pytest -n 0 tests/docs/test_loops.py -k lightning -m slow $(ARGS)
+
+wandb: dev ## the tracker of docs/training.md, in an environment of its own
+	$(PYTHON) -m venv .venv/wandb
+	printf '%s\n' $(CURDIR)/pipeline $(CURDIR)/stages "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" > "$$(.venv/wandb/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	.venv/wandb/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'wandb>=0.20'
+	.venv/wandb/bin/python -m pytest -n 0 tests/docs/test_trackers.py -m slow $(ARGS)
 
 bench-peers: dev ## an environment of its own for each peer of the benchmarks, under .venv/peers; what does not install is named
 	$(BIN)/python -m benchmarks.peers.environments $(ARGS)

@@ -14,6 +14,7 @@ from softlabels.errors import ConfigError
 from softlabels.jobs.reading import Reading
 from softlabels.labels.settings import EncodingSettings
 from softlabels.models.config import ModelConfig
+from softlabels.objects import ObjectSpec
 from softlabels.store.key_index import Missing, Repeated
 from softlabels.store.pinned import Pinned
 from softlabels.student.pruning import Pruning
@@ -61,6 +62,7 @@ class TrainStudent(_Rows):
     tokenizer: dict[str, Any] | None = None  # as teacher
     store: Stores = (OWN_STORE,)  # a folder of splits, one of them, or an address; several: one ensemble
     out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, another one for other settings
+    tracker: ObjectSpec | None = None  # class that is told the curves of each student, beside TensorBoard
     processes: int = 1  # how many train together on this machine; on several machines start them by torchrun
 
 

@@ -54,6 +54,7 @@ SECTIONS = (
     "labels",
     "student",
     "training",
+    "tracker",
     "pinned",
 )
 OF_STORES = ("store", "repeated", "rename")  # what a recipe may say of the stores that students learn from

@@ -33,6 +33,7 @@ class TrainTeacher:
     teacher: TeacherConfig
     transfer_set: TransferSetConfig
     teacher_training: TeacherTraining | None = None
+    tracker: ObjectSpec | None = None  # class that is told the curves of each teacher, beside TensorBoard
     tokenizer: TokenizerConfig | None = None
 
 

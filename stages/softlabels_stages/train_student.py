@@ -19,6 +19,7 @@ from softlabels.jobs.run_files import RECIPE
 from softlabels.jobs.run_page import run_page
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
+from softlabels.objects import call_with
 from softlabels.report.comparison import best_seed, best_student, comparison_text
 from softlabels.report.views import views
 from softlabels.student.distributed import processes_here, ranks_here
@@ -61,7 +62,7 @@ def _run(args: TrainStudent, ranks: Ranks) -> int:
         out=args.out,
         recipe=recipe,
         begun=lambda folder: record_own(folder, recipe),
-        watch=Watch(tell, warn, should_stop),
+        watch=Watch(tell, warn, should_stop, None if args.tracker is None else call_with(args.tracker)),
         ranks=ranks,
     )
     if ranks.rank > 0:

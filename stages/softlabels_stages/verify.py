@@ -150,7 +150,7 @@ def _recheck(split: str, path: Files, recipe: TeacherLogits, args: Verify) -> in
     from softlabels.teacher.ensemble import load_ensemble
     from softlabels.teacher.recheck import compare_with_teacher
     from softlabels.teacher.sentinels import check_sentinels
-    from softlabels.transfer.sequences import as_stored
+    from softlabels.transfer.stored import as_stored
 
     store = open_store(path)
     rows = load_rows(as_stored(recipe.transfer_set, store.spec.preprocessing), split, PRINTED)

@@ -28,7 +28,7 @@ from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.served import Served
 from softlabels.transfer import TransferRows, TransferSetConfig
-from softlabels.transfer.sequences import as_stored
+from softlabels.transfer.stored import as_stored
 
 Rows = TransferSetConfig | TransferRows | Sequence[TransferRows]  # of the splits that are labelled
 

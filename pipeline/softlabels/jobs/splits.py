@@ -36,7 +36,7 @@ from softlabels.student.heads import naming_target
 from softlabels.student.split import chosen_rows, validation_rows
 from softlabels.student.sweep import StudentTraining
 from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
-from softlabels.transfer.sequences import as_stored
+from softlabels.transfer.stored import as_stored
 
 Rows = TransferRows | EmbeddedRows | StoredRows
 

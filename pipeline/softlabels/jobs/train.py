@@ -219,7 +219,8 @@ def _begin(
     facts |= {setting: list(value) for setting, value in chosen.items() if value is not None}
     facts |= {setting: value for setting, value in which.items() if setting == SEVERAL}
     before = (train.by_chunks(), None if validation is None else validation.by_chunks())
-    trainer = Trainer(students, train, validation, path, facts, before=before, ranks=ranks, by_students=by_students)
+    how: dict[str, Any] = {"ranks": ranks, "by_students": by_students, "tracker": watch.tracker}
+    trainer = Trainer(students, train, validation, path, facts, before=before, **how)
     folder = None
     if ranks.rank == 0:  # after what may be wrong with the settings
         folder = RunFolder.open(out, name=name, identity=identity, order=train.order)
