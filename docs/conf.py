@@ -1,8 +1,8 @@
 """The documentation as a site: the pages that GitHub shows, from the root of the repository, and docstrings.
 
-`make docs` builds it. README is the start page. A page is in the sidebar under the heading of README that is the first to link to
-it, so nothing is written twice. In docs/api.md a line "- `softlabels.NAME`" becomes that name's docstring. Links to files that are
-no pages become downloads. Pages that begin with `file_format: mystnb` are run, and show what their cells printed.
+`make docs` builds it. README is the start page. The sidebar has each page under the heading of README that is the first to link
+to it, so nothing is written twice. In docs/api.md a line "- `softlabels.NAME`" becomes the docstring of that name. Links to
+files that are no pages become downloads. Pages that begin with `file_format: mystnb` are run, and show what their cells printed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ exclude_patterns = [".*", "build", "pipeline", "runs", "stages", "stores", "test
 html_theme, html_title = "furo", f"softlabels {version}"
 html_show_copyright = html_show_sphinx = html_copy_source = False
 highlight_language = "none"  # a block without a language is text
+smartquotes = False  # two hyphens are an option's
 
 myst_heading_anchors = 4  # as GitHub names the parts of a page
 
