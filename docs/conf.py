@@ -2,7 +2,7 @@
 
 `make docs` builds it. README is the start page. The sidebar has each page under the heading of README that is the first to link
 to it, so nothing is written twice. In docs/api.md a line "- `softlabels.NAME`" becomes the docstring of that name. Links to
-files that are no pages become downloads. Pages that begin with `file_format: mystnb` are run, and show what their cells printed.
+files that are no pages become downloads. A page that begins with `file_format: mystnb` is run, and shows what its cells printed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ smartquotes = False  # two hyphens are an option's
 
 myst_heading_anchors = 4  # as GitHub names the parts of a page
 
-nb_execution_mode = "off"  # `make docs` says "cache": a page that changed is run
-nb_execution_cache_path = str(Path(__file__).parent.parent / "build" / "notebooks")
+nb_execution_mode = "off"  # `make docs` says "force": what cells printed is of this code
 nb_execution_in_temp = True
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True

@@ -107,13 +107,13 @@ def import_labels(
     Args:
         path: a file, or a folder of such. store: where the store goes, the folder of one split. foreign: see `Foreign`.
         split: what the rows are; by default by the store's folder. teacher, name: how teacher and transfer set are called.
-        precision: that the teacher ran in. layout: arrow keeps only the positions that each row has. about: licences.
-        watch: is told the report, and asked whether to stop.
+        precision: that the teacher ran in. layout: arrow keeps only the positions that each row has.
+        about: licences. watch: is told the report, and asked whether to stop.
 
     Raises:
-        ConfigError: something is not said that the file leaves open. UserError: a file that is none. ClassIdOverflow, LogitsError,
-        AlignmentError: a row that breaks a rule, or lists that are off by one. SpecMismatch: `store` was begun from other values.
-        Interrupted: `watch` asked to stop. DiskFull, StorageError.
+        ConfigError: something is not said that the file leaves open. UserError: a file that is none.
+        ClassIdOverflow, LogitsError, AlignmentError: a row that breaks a rule, or lists that are off by one.
+        SpecMismatch: `store` was begun from other values. Interrupted: `watch` asked to stop. DiskFull, StorageError.
 
     Example:
         >>> told = Foreign(tokenizer="tokenizer", known_at=1.0)
