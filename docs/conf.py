@@ -2,7 +2,7 @@
 
 `make docs` builds it. README is the start page. The sidebar has each page under the heading of README that is the first to link
 to it, so nothing is written twice. In docs/api.md a line "- `softlabels.NAME`" becomes the docstring of that name. Links to
-files that are no pages become downloads. A page that begins with `file_format: mystnb` is run, and shows what its cells printed.
+files that are no pages become downloads. A page that begins with `file_format: mystnb` is run and shows what its cells print.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import re
 import shutil
-from pathlib import Path
 from pydoc import locate
 
 from sphinx.application import Sphinx
