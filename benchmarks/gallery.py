@@ -227,6 +227,7 @@ def draw(picture: Picture, shown: dict[str, Cell], path: Path) -> None:
                 axes.plot(cell.each, [place] * len(cell.each), "k.", markersize=4)
         axes.set_yticks(places, [called.strip("*") for called in shown])
         axes.grid(visible=False, axis="y")
+        axes.locator_params(axis="x", nbins=6)
         axes.set_xlabel(picture.title)
 
 
