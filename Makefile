@@ -175,8 +175,9 @@ bench: dev ## readers, resuming, writing, offline against online, beside their p
 	$(BIN)/python -m benchmarks.offline_online --output=benchmarks/results/offline_online.md
 	$(BIN)/python -m benchmarks.performance
 
-docs: dev ## the code blocks of README and docs, run, and their links
-	$(BIN)/python -m pytest tests/docs
+docs: dev ## the documentation as a site, with docstrings and the tutorial's cells run: build/site/index.html
+	$(BIN)/python -m sphinx -b html -W --keep-going -n -q -c docs -d build/doctrees -D nb_execution_mode=force . build/site
+	@echo "$(CURDIR)/build/site/index.html"
 
 check: lint types test ## lint, types and test: what CI runs
 

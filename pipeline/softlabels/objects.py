@@ -25,7 +25,11 @@ from softlabels.names import OF_0_1, OF_TORCH, SHIPPED, short
 
 @dataclass(frozen=True)
 class ObjectSpec:
-    """The dotted path of a class or function, and the keyword arguments to call it with."""
+    """The dotted path of a class or function, and the keyword arguments to call it with.
+
+    Example:
+        >>> scaled = ObjectSpec("softlabels.transfer.scale", {"divisor": 16})
+    """
 
     class_path: str
     init_args: dict[str, Any] = field(default_factory=dict)  # its keyword arguments

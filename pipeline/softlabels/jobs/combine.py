@@ -61,6 +61,11 @@ def merge(
             rows of one key with other hard labels. UnlabelledRows, RepeatedRow: see above. ConfigError: weights or names that
             do not fit. StorePathError: `out` is one of the stores, or holds something else.
         Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore: of the disk.
+
+    Example:
+        >>> one = select("stores/noise", "stores/one", members=[0])
+        >>> merge(["stores/noise", "stores/one"], "stores/both", weights=[2, 1])["train"].spec.stored_members
+        4
     """
     _require_several(stores, "merged")
     return _made(stores, out, splits, lambda each: merged(each, weights, rename, missing, repeated), watch)
@@ -85,6 +90,12 @@ def concat(
 
     Raises:
         SpecMismatch: another teacher, or inputs that are prepared otherwise; the others as `merge` says.
+
+    Example:
+        >>> first = select("stores/noise", "stores/first", rows=":90", splits=["train"])
+        >>> rest = select("stores/noise", "stores/rest", rows="90:", splits=["train"])
+        >>> concat(["stores/first", "stores/rest"], "stores/whole")["train"].spec.rows
+        160
     """
     _require_several(stores, "concatenated")
     return _made(stores, out, splits, lambda each: concatenated(each, rename, repeated), watch)
@@ -115,6 +126,10 @@ def select(
     Raises:
         UserError, SeveralTargets, UnlabelledRows: rows, members or targets that there are not. ConfigError: nothing is chosen.
             MeanUnavailable: members of a store that keeps their mean. The others as `merge` says.
+
+    Example:
+        >>> select("stores/noise", "stores/few", rows=":50", splits=["train"])["train"].spec.rows
+        50
     """
     if rows is None and members is None and targets is None and splits is None:
         raise ConfigError(

@@ -42,6 +42,11 @@ def diff(
     Raises:
         ClassMismatch, OtherTokenizer: other classes. ConfigError: a temperature that labels do not know; other splits.
         StorePathError, UnsealedStore: no sealed store. DamagedStore: a chunk is damaged.
+
+    Example:
+        >>> found = diff("stores/noise", "stores/noise")["train"]
+        >>> found.equal, [line.agreement for line in found.targets[""].lines]
+        (True, [1.0, 1.0, 1.0])
     """
     if most < 0:
         raise ConfigError(f"most is {most}", remedy="give 0 or more")

@@ -67,6 +67,10 @@ def encode(
         ConfigError: `dense` is topk already, or settings that do not fit its classes.
         StorePathError: the folders lie in each other, or `store` holds something else. SpecMismatch: it was begun otherwise.
         Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore: of the disk.
+
+    Example:
+        >>> encode("stores/noise", "stores/topk", LabelsConfig(encoding="topk", k=3, rank=2))["train"].spec.encoding.k
+        3
     """
     root, source = folder_of(store), files_of(dense)
     splits = store_splits(source)

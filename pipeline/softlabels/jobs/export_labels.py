@@ -54,6 +54,10 @@ def export_labels(
     Raises:
         ConfigError: a store that the format cannot hold, or a temperature that its labels do not know.
         StorageError, DiskFull: the file is there already, or the system does not take it. DamagedStore.
+
+    Example:
+        >>> export_labels("stores/noise", "noise.parquet", to_format="parquet", split="train")
+        []
     """
     target = Path(local_path(to))
     opened = open_store(store, split=split)

@@ -64,6 +64,11 @@ def extend(
         SpecMismatch and its kinds, OtherLabels: another teacher, other settings, inputs or hard labels than the store's;
             OtherLogits: the teacher says something else of its rows now; OtherRows: the transfer set lacks some.
         The others as `label` says.
+
+    Example:
+        >>> fewer = label(load_transfer_set(states, "test"), teacher, LabelsConfig(), "stores/may")
+        >>> extend("stores/may", states, teacher, LabelsConfig(), "stores/june")["train"].spec.rows
+        160
     """
     source, root = files_of(store), folder_of(out)
     require_apart(source, root)

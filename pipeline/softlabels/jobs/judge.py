@@ -76,11 +76,6 @@ def judge(
 ) -> dict[str, Scores]:
     """Scores on one split of a store: of a student with its weights, or of the stored teacher and its members.
 
-    ::
-
-        judge("stores/digits")["ensemble"]["errors"]
-        judge("stores/digits", ModelConfig("softlabels.models.MLP", sizes, weights="mlp.safetensors"))["student"]["nll"]
-
     Args:
         store: a folder of splits, or one of them; or a list of such, or a `Source`: see `train`.
         student: whom to judge; None for the stored teacher, which needs no transfer set.
@@ -96,6 +91,10 @@ def judge(
 
     Raises:
         ConfigError, ClassMismatch, LogitsError: a store, transfer set or student that does not fit. DamagedStore: of the disk.
+
+    Example:
+        >>> judge("stores/noise")["ensemble"]["errors"]  # a student: ModelConfig(..., weights="mlp.safetensors")
+        4
     """
     settings = StudentTraining() if training is None else training
     device = resolve_device(settings.device)

@@ -63,6 +63,10 @@ def push(
         DamagedStore: it is damaged; the file was not sent.
         StorageError: the place refused, also because credentials expired. Interrupted: asked to stop. Pushing again goes on.
             On the Hub nothing is visible before the end.
+
+    Example:
+        >>> push("stores/noise", "bucket/noise")["train"].digest == store.digest  # or s3://BUCKET/noise
+        True
     """
     here, there = LocalDepot(store), depot_of(address)
     if not there.lists:
@@ -132,6 +136,11 @@ def pull(
         SpecMismatch: it has another digest, or `store` holds something else. NotSigned: that key has not signed it.
         DamagedStore: what is there is not what was sealed.
         StorageError: the place refused. Interrupted: asked to stop. Pulling again goes on.
+
+    Example:
+        >>> pushed = push("stores/noise", "bucket/theirs")
+        >>> pull("bucket/theirs", "theirs/noise", split="train")["train"].digest == store.digest
+        True
     """
     there, root = depot_of(address), LocalDepot(store)
     if isinstance(there, LocalDepot):

@@ -25,6 +25,12 @@ def sign(store: Target, key: str, *, watch: Watch = LOGGED) -> dict[str, str]:
     Raises:
         ConfigError: no such key. UnsealedStore, StorePathError: nothing to sign. DamagedManifest: it disagrees with itself.
         MissingExtra: the package cryptography is not installed.
+
+    Example:
+        >>> from subprocess import run
+        >>> done = run("openssl genpkey -algorithm ed25519 -out team.pem".split(), check=True, capture_output=True)
+        >>> [*sign("stores/noise", "team.pem")]
+        ['test', 'train']
     """
     own, splits = private_key(key), store_splits(folder_of(store))
     opened = {split: open_store(folder) for split, folder in splits.items()}

@@ -78,12 +78,6 @@ def train(
 ) -> Run:
     """Train students from the stores of a transfer set's splits, distilled and with hard labels only, and judge them once.
 
-    ::
-
-        mlp = ModelConfig("softlabels.models.MLP", {"inputs": 64, "hidden": [32], "classes": 10})
-        run = train(mlp, "stores/digits", StudentTraining(temperature=(1.0, 4.0), seeds=(0, 1)))
-        run.results["students"][0]["scores"][0]["errors"]  # on the test split
-
     The same call goes on where one was stopped, and reads the results of a run that is finished.
 
     Args:
@@ -105,6 +99,12 @@ def train(
         ConfigError, ClassMismatch, LogitsError, UnlabelledRows: settings, student and stores that do not fit together.
         SpecMismatch, NotSigned: splits that are not those that are pinned.
         RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
+
+    Example:
+        >>> mlp = ModelConfig("softlabels.models.MLP", {"inputs": 6, "hidden": [16], "classes": 5})
+        >>> run = train(mlp, "stores/noise", StudentTraining(temperature=(1.0, 4.0), epochs=2, threads=1))
+        >>> [student["label"] for student in run.results["students"]]
+        ['hard', 'distilled, T=1', 'distilled, T=4']
     """
     training = StudentTraining() if training is None else training
     watch = watch if ranks.rank == 0 else dataclasses.replace(watch, say=_nothing, warn=_nothing)

@@ -78,6 +78,9 @@ def write_store(
         LogitsError: probabilities, NaN, +inf, no possible class. LabelError: a label that is no class.
         ContradictingOutputs, OtherClassOrder: rows of one key with other outputs, classes in another order than the labels.
         SpecMismatch: the folder holds a store of other rows, outputs or settings. DiskFull, StorageError: call again.
+
+    Example:
+        >>> store = write_store("stores/mine/train", logits, inputs=inputs, labels=labels)
     """
     folder = folder_of(path)
     split, targets = split_of(folder, split), _targets(logits, labels, kind, classes)

@@ -30,6 +30,11 @@ class SoftLabels:
             mean values.
         known_at: the one temperature at which they are known, None for any.
         near_1: the temperature next to 1 at which they are known.
+
+    Example:
+        >>> soft = next(Loader(EmbeddedRows(store), store, batch_size=50, seed=0).epoch(0)).soft
+        >>> soft.stored_members, soft.log_probs(8.0, mean="geometric").shape
+        (3, torch.Size([50, 5]))
     """
 
     members: Members

@@ -72,6 +72,10 @@ def store_spec(
         teacher_batch: rows a teacher batch; 0 where outputs come from elsewhere.
 
     Raises `UserError` where values do not go together.
+
+    Example:
+        >>> store_spec(teacher="mine", name="noise", keys=array_keys(inputs), classes=5, members=3).rows
+        200
     """
     teacher = _teacher(teacher, members)
     each = {"": (encoding, classes)} if targets is None else targets

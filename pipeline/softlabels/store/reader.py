@@ -65,6 +65,10 @@ def open_store(
         StorePathError: no store there, or a root of several splits and none chosen.
         UnsealedStore: it is not finished. DamagedManifest: it does not agree with itself.
         SpecMismatch, NotSigned: another digest; no valid signature of that key.
+
+    Example:
+        >>> open_store("stores/noise", split="train").log_probs([3, 1, 4], temperature=8.0).shape
+        (3, 5)
     """
     root = files_of(path)
     splits = store_splits(root)
@@ -100,6 +104,12 @@ class Store(Stored):
         columns: `content_key` uint8 (16,), `label` (`softlabels.labels.hard`); `position_mask` (P,) of rows of positions,
             of tokens `document` (P,); dense `logits` float16 ([P,] M, C) and `shift` float32 ([P,] M), or what another encoding
             says; and `input` where inputs are embedded. What ragged rows do not hold is filled up, with mask and document 0.
+
+    Example:
+        >>> store.rows, store.members, store.classes
+        (160, 3, 5)
+        >>> store.column("logits").shape, store.probabilities([3, 1, 4], temperature=8.0).shape
+        ((160, 3, 5), (3, 5))
     """
 
     def __init__(self, folder: Files, *, check: Check = "first") -> None:

@@ -28,16 +28,9 @@ _ASK_WORKERS = "use torchdata's StatefulDataLoader, and its state_dict and load_
 class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
     """The batches of a `Loader` for `DataLoader`, as dicts of tensors by the names that `SoftLabelDataset` lists.
 
-    They are batches already, which `batch_size=None` says::
-
-        batches = SoftLabelBatches(Loader(rows, store, batch_size=512, seed=0))
-        for epoch in range(10):
-            batches.set_epoch(epoch)
-            for batch in DataLoader(batches, batch_size=None, num_workers=2):
-                soft = batches.soft_labels(batch)
-
-    A pass gives every row once, whatever the number of workers and processes: each gives a stretch of its own of the epoch's
-    sequence, so that none reads the others' chunks, and nothing is agreed upon. `batch_size` rows are those of all processes
+    They are batches already, which `batch_size=None` says. A pass gives every row once, whatever the number of workers and
+    processes: each gives a stretch of its own of the epoch's sequence, so that none reads the others' chunks, and nothing is
+    agreed upon. `batch_size` rows are those of all processes
     together, each of which makes as many steps. Without workers, or with one, and in one process the batches are those of
     `Loader.epoch`. With n workers batch b comes from worker b % n; worker 0 begins at the epoch's first row, and the next one
     where it ends. Of several processes rank 0 begins there, and the next rank where its last worker ends. So the order depends
@@ -53,6 +46,14 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
 
     Raises:
         ConfigError: a loader of a part, no `part` among several processes, or batches that do not give each process a row.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> batches = SoftLabelBatches(Loader(EmbeddedRows(store), store, batch_size=50, seed=0))
+        >>> for epoch in range(2):
+        ...     batches.set_epoch(epoch)
+        ...     for batch in DataLoader(batches, batch_size=None):  # num_workers=2, where reading costs much
+        ...         soft = batches.soft_labels(batch)
     """
 
     def __init__(self, loader: Loader, *, part: Part | None = None) -> None:

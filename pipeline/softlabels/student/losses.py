@@ -114,6 +114,11 @@ def distillation_loss(
         LabelError: a label that is none, see `hard_labels.check_labels`, or a row without one where the loss needs it.
         LogitsError: a loss that is undefined because one side alone is -inf, see the term.
         MeanUnavailable: reduced labels cannot give the mean, or standardised members.
+
+    Example:
+        >>> batch = next(Loader(EmbeddedRows(store), store, batch_size=50, seed=0).epoch(0))
+        >>> z = torch.nn.Linear(6, 5)(batch.inputs)
+        >>> distillation_loss(z, batch.soft, batch.labels, temperature=4.0, hard_weight=0.1, soft_weight=0.9).backward()
     """
     if temperature is None:
         if target_of(loss) != "values":

@@ -44,6 +44,10 @@ class StudentTraining(LoopConfig):
         only_classes: use only the training rows whose hard label is one of these numbers.
         divide: what several processes divide: batches (the rows of each), students (each process trains some of them on whole
             batches), or auto (students where there are as many as processes, or more). docs/scaling.md says what each costs.
+
+    Example:
+        >>> StudentTraining(temperature=(1.0, 4.0), alpha=0.9, epochs=20, seeds=(0, 1)).swept  # a student for each T and seed
+        ('temperature',)
     """
 
     temperature: Setting | tuple[Setting, ...] = DEFAULT_TEMPERATURE

@@ -110,6 +110,11 @@ class LabelsConfig(EncodingSettings):
         rows_per_shard: the unit of work and commit; by default 16 chunks.
         rows_per_chunk: the unit of reading, a multiple of 16; by default about 1 MiB.
         licence: of the transfer set, for the store's card.
+
+    Example:
+        >>> LabelsConfig(inputs="embed").layout  # dense labels; students need no transfer set
+        'zarr'
+        >>> sparse = LabelsConfig(encoding="topk", k=3, rank=4)
     """
 
     layout: Literal["zarr", "arrow"] = "zarr"

@@ -77,6 +77,10 @@ class TransferSetConfig:
         sample_by: what a row of text files is: line (also an empty one), paragraph or document; by default a line.
         sequences: make rows of tokens from one column of text, for language models; instead of prepare.
         pseudo_data: rows without hard labels that are made of a split's own and follow them; docs/data.md has examples.
+
+    Example:
+        >>> scaled = ObjectSpec("softlabels.transfer.scale", {"divisor": 16})
+        >>> digits = TransferSetConfig(name="digits", source="./data/digits", inputs=("image",), label="label", prepare=scaled)
     """
 
     name: str = ""

@@ -120,6 +120,11 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         LabelError: a hard label outside the label space.
         ConfigError: the prepare function or factory cannot be found or called so; there is no salt where the recipe names one.
         DiskFull, StorageError: the cache cannot be written.
+
+    Example:
+        >>> rows = load_transfer_set(states, "train")
+        >>> rows.inputs.shape, rows.keys.shape
+        ((160, 6), (160, 16))
     """
     root, config = cache if cache is not None else default_cache(), fitted(given := config)
     salt = None if config.key_salt is None else read_salt(config.key_salt)
