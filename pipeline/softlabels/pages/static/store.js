@@ -51,7 +51,7 @@
     const x = { field: "x", type: "quantitative", title, axis: { grid: false } };
     const y = { field: "share", type: "quantitative", title: `share of ${what}`, axis: { format: "%", tickCount: 4 } };
     const color = { field: "voice", type: "nominal", title: null, scale: { domain, range } };
-    const legend = voices.length > 1 ? { ...color, legend: { symbolType: "square" } } : { ...color, legend: null };
+    const legend = voices.length > 1 ? { ...color, legend: { symbolType: "square", symbolOpacity: 1 } } : { ...color, legend: null };
     return {
       data: { name: "bins" },
       encoding: { color: legend },
