@@ -13,14 +13,25 @@ from softlabels.pages.row_scan import label_errors
 from softlabels.store import Store
 from softlabels.system.local import write_atomically
 
-HEAD = ("split", "target", "row", "position", "content_key", "given", "given_name", "suggested", "suggested_name", "score")
+HEAD = (
+    "split",
+    "target",
+    "row",
+    "position",
+    "content_key",
+    "given",
+    "given_name",
+    "suggested",
+    "suggested_name",
+    "score",
+)
 _NAME = 200  # characters of a class's name
 _OBEYED = ("=", "+", "-", "@")  # by spreadsheets, at the beginning of a cell
 
 
 def write_label_errors(splits: Mapping[str, Store], out: Path) -> int:
-    """Write the likely label errors of all targets that have hard labels of classes, each target's least likely label first; how
-    many there are.
+    """Write the likely label errors of all targets that have hard labels of classes, each target's least likely label first.
+    Returns how many there are.
 
     Raises:
         ConfigError: no target has hard labels of classes.
