@@ -153,7 +153,7 @@ def test_every_kind_of_target(tmp_path: Path, positions: str, monkeypatch: pytes
     run = train(model, store, how, out=tmp_path / "run", watch=QUIET)
     shown, answers = shown_run(GivenRun(run.path, model, how), store, {"test": open_store(store, split="test")}, QUIET)
     assert shown.untold == ""
-    assert {(each.target, each.kind) for each in answers} == {
+    assert {(each.target, each.kind) for each in answers["test"]} == {
         (target, kind) for target in ("class", "box", "tag") for kind in ("hard", "distilled")
     }
     assert [each.target for each in shown.held_out] == ["class", "tag"]
@@ -174,7 +174,7 @@ def test_rows_that_validation_cut_from_the_training_rows(tmp_path: Path, monkeyp
     run = train(model, store, how, out=tmp_path / "run", watch=QUIET)
     shown, answers = shown_run(GivenRun(run.path, model, how), store, {"train": open_store(store / "train")}, QUIET)
     assert shown.held_out[0].split == "validation"
-    assert shown.held_out[0].of == run.results["rows"] == len(answers[0].rows)
+    assert shown.held_out[0].of == run.results["rows"] == len(answers["train"][0].rows)
 
 
 def test_what_a_page_says_of_a_sweep(run: Run, said: Said) -> None:
@@ -216,13 +216,13 @@ def test_what_is_no_run_or_another_store_s(run: Run, work: Path, tmp_path: Path)
     other = write(tmp_path / "other", Case({"": "softmax"}))
     given = GivenRun(run.path, NET, HOW, POINTS)
     shown, answers = shown_run(given, other, {"test": open_store(other, split="test")}, QUIET)
-    assert (answers, shown.held_out) == ([], [])
+    assert ([*answers.values()], shown.held_out) == ([[]], [])
     [section] = runs_sections([shown])
     assert "over another store (the digest of its split test is another)" in section.html
     assert "hard - distilled" in section.html
 
     shown, answers = shown_run(replace(given, transfer_set=None), work / "store", own_store(work), QUIET)
-    assert answers == []
+    assert [*answers.values()] == [[]]
     assert "this store holds no inputs" in shown.untold
     assert "this store holds no inputs" in runs_sections([shown])[0].html
 

@@ -2,15 +2,15 @@
 // Draws a run: learning curves, its sweep, calibration at the slider's T, errors by class; and chooses between several runs.
 softlabels.sections.runs = async (root, data) => {
   const { chart, element, onTemperature, COLOURS } = softlabels;
-  const GREY = ["#767676", [6, 3]];
-  const OWN = new Map([["ensemble", GREY], ["teacher", GREY], ["hard", [COLOURS[1], [4, 2]]]]); // by kind
+  const TEACHER = [COLOURS[0], [6, 3]];
+  const OWN = new Map([["ensemble", TEACHER], ["teacher", TEACHER], ["hard", [COLOURS[1], [4, 2]]]]); // by kind
   const DASHES = [[1, 0], [8, 3], [2, 2], [8, 3, 2, 3]];
   const place = (name) => root.querySelector(`[data-plot="${name}"]`);
 
   // Colour and dashes of each name, alike in all plots: up to as many as there are colours, then from dark to light.
   function styles(names, kinds) {
     const others = names.filter((name) => !OWN.has(kinds.get(name)));
-    const free = COLOURS.filter((colour) => colour !== COLOURS[1]);
+    const free = [3, 2, 4, 5].map((at) => COLOURS[at]);
     const shade = (at) => `hsl(${Math.round(260 - (200 * at) / Math.max(1, others.length - 1))} 60% 50%)`;
     const found = names.map((name) => {
       const at = others.indexOf(name);
