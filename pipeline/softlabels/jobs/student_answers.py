@@ -25,6 +25,7 @@ from softlabels.labels.soft import SoftLabels
 from softlabels.models import ModelConfig, build_model
 from softlabels.pages.answers import Answers
 from softlabels.pages.held_out import DISTILLED, HARD, HeldOut, temperatures
+from softlabels.pages.shown_run import hard_of
 from softlabels.report.comparison import Student, best_seed, best_student
 from softlabels.report.measures import Results
 from softlabels.report.views import views
@@ -66,11 +67,10 @@ def chosen_students(results: Results) -> list[Chosen]:
     """The best hard student and the best distilled one of each target, as far as the run has them."""
     found = []
     for target, view in views(results).items():
-        students = view["students"]
-        hard = [each for each in students if each["kind"] == HARD]
-        best = [min(hard, key=lambda each: each.get("left", 1.0))] if hard else []
-        best += [best_student(view)] if any(each["kind"] == DISTILLED for each in students) else []
-        for each in best:
+        best = best_student(view)
+        for each in (hard_of(view), best if best["kind"] == DISTILLED else None):
+            if each is None:
+                continue
             seed = results["seeds"][best_seed(view, each)]
             found.append(Chosen(target, each["kind"], each["label"], folder_of(each, seed)))
     return found

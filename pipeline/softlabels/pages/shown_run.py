@@ -151,7 +151,7 @@ def classes_of(view: Results) -> Json | None:
     and the best distilled one; of many classes those at which the last errs most. None where classes were not counted.
     """
     models = {"ensemble": ("ensemble", view["teacher"]["ensemble"])}
-    if (hard := hard_student(view)) is not None:
+    if (hard := hard_of(view)) is not None:
         models[hard["label"]] = ("hard", hard["scores"])
     best = best_student(view)
     models[best["label"]] = (best["kind"], best["scores"])
@@ -173,9 +173,15 @@ def classes_of(view: Results) -> Json | None:
     return {"points": points, "labelled": [labelled[number] for number in shown], "of": len(there), "shown": len(shown)}
 
 
+def hard_of(view: Results) -> Student | None:
+    """The hard student, if there is one; of pruned ones that of which least is left, as `best_student` takes the distilled."""
+    hard = [student for student in view["students"] if student["kind"] == "hard"]
+    return min(hard, key=lambda student: student.get("left", 1.0), default=None)
+
+
 def main_numbers(view: Results) -> tuple[Measure, dict[str, Sequence[Scores]]]:
     """By what the students of a run are compared, and whose numbers a table of several runs has."""
-    hard, best = hard_student(view), best_student(view)
+    hard, best = hard_of(view), best_student(view)
     found = {"ensemble": view["teacher"]["ensemble"]} | ({} if hard is None else {"student, hard": hard["scores"]})
     return compared_by(view), found | {"student, distilled" if best["kind"] != "hard" else "student": best["scores"]}
 

@@ -124,7 +124,7 @@
     const drawn = await chart(
       root.querySelector('[data-plot="classes"]'),
       {
-        height: { step: 18 },
+        height: 18 * names.length,
         params: [{ name: "names", value: names }], // a value: in an expression a name would be code
         data: { name: "classes" },
         layer: [
