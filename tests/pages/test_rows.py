@@ -144,7 +144,7 @@ def test_many_classes(tmp_path: Path, rng: np.random.Generator) -> None:
     p = np.exp(store.log_probs(rows, temperature=3.0))
     assert read(data["entropy"]) @ along == pytest.approx(entropy(p), rel=2e-3)
     kl = (p * (np.log(p) - np.log(softmax(student[rows] / 3.0)))).sum(axis=1)
-    assert read(data["kl"])[0] @ along == pytest.approx(kl, rel=2e-3, abs=4e-3)
+    assert read(data["kl"])[0] @ along == pytest.approx(kl, abs=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["ragtokens-arrow", "frames-arrow", "ragseveral-arrow", "values-arrow"])
