@@ -20,9 +20,10 @@ class Html(str):
 
 def text(value: object, longest: int | None = None) -> Html:
     """The text as it reads, on one line and cut to its first `longest` characters; what a browser would not show is escaped as
-    `softlabels.errors.visible` does.
+    `softlabels.errors.visible` does. A space at an end stays.
     """
-    return Html(escape(one_line(value, longest)))
+    given, line = str(value), one_line(value, longest)
+    return Html(escape(f"{' ' * given.startswith(' ')}{line}{' ' * (given.endswith(' ') and line != '')}"))
 
 
 def element(tag: str, *children: object, **attributes: object) -> Html:

@@ -25,8 +25,8 @@ def numbers(array: NDArray[Any]) -> dict[str, Any]:
 
 
 def in_script(value: object) -> str:
-    """JSON that can stand inside `<script>`: what could end it, and a half surrogate, is an escape. Raises `ValueError` for NaN
-    and infinities.
+    """JSON that can stand inside `<script>`, in UTF-8: what could end it, and a half surrogate, is an escape. Raises
+    `ValueError` for NaN and infinities.
     """
     found = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return _SPECIAL.sub(lambda each: f"\\u{ord(each[0]):04x}", found)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from softlabels.errors import one_line
 from softlabels.pages.markup import Html, element
 from softlabels.store import Store
 
 MOST = 20.0
-_LEAST, _STEPS = 0.5, 200
+_LEAST, _STEPS = 0.5, 100
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,21 @@ class Slider:
         if free:
             sparse = any(not each.keeps_all for each in free)
             least = max([1.0 if sparse else _LEAST, *(each.lowest_temperature for each in free)])
-            return cls(least=least, most=max(MOST, least), at=max(1.0, least))
+            return cls(least=least, most=max(MOST, 2 * least), at=max(1.0, least))
         if not encodings:
             return None
         at = encodings[0].near_1
         why = f"The labels are known at T = {at:g} alone: they were made of probabilities that were taken at it."
         return cls(least=at, most=at, at=at, fixed=why)
+
+    @property
+    def stops(self) -> NDArray[np.float64]:
+        """(S,) ascending, the temperatures that it stops at, to three digits as `static/page.js` has them."""
+        if self.least == self.most:
+            return np.array([self.least])
+        every = self.least * (self.most / self.least) ** (np.arange(_STEPS + 1) / _STEPS)
+        every = np.array([float(f"{each:.3g}") for each in every])
+        return np.asarray(every.clip(self.least, self.most))
 
     def html(self) -> Html:
         """The controls; `static/page.js` brings them to life."""
@@ -57,7 +69,10 @@ class Slider:
                 "input", type="number", id="temperature-number", min=self.least, max=self.most, step="any",
                 value=self.at, disabled=bool(self.fixed), aria_label="Temperature T as a number",
             ),
-            element("span", self.fixed or "Everything on this page follows it. Keys: [ and ].", id="temperature-help"),
+            element(
+                "span", self.fixed or "Everything on this page follows it. Keys: [ and ].", id="temperature-help",
+                class_="fixed" if self.fixed else None,
+            ),
             id="temperature-bar", class_="bar",
         )  # fmt: skip
 

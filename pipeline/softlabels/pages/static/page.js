@@ -58,7 +58,7 @@ const softlabels = (() => {
     header: { labelColor: "currentColor", titleColor: "currentColor", labelFontSize: 12, titleFontWeight: "normal" },
     legend: {
       labelColor: "currentColor", titleColor: "currentColor", labelFontSize: 12, titleFontSize: 12,
-      titleFontWeight: "normal", orient: "bottom", columns: 3, labelLimit: 160, symbolStrokeWidth: 2,
+      titleFontWeight: "normal", orient: "bottom", columns: 3, labelLimit: 160, symbolStrokeWidth: 2, symbolOpacity: 1,
     },
     title: { color: "currentColor", fontWeight: "normal", fontSize: 12, anchor: "start" },
     text: { color: "currentColor", fontSize: 12 },
@@ -156,17 +156,20 @@ const softlabels = (() => {
     });
   }
 
-  // At the end of the page: the bar, then each section by its script.
-  function begin() {
+  // At the end of the page: the bar, then each section by its script. The root says `data-drawn` once all are there.
+  async function begin() {
     bar();
-    for (const root of document.querySelectorAll("section[data-script]")) {
+    await Promise.all([...document.querySelectorAll("section[data-script]")].map(draw));
+    document.documentElement.dataset.drawn = "yes";
+  }
+
+  async function draw(root) {
+    try {
       const data = JSON.parse(document.getElementById(`data-${root.id}`).textContent);
-      Promise.resolve()
-        .then(() => sections[root.dataset.script](root, data))
-        .catch((error) => {
-          root.append(element("p", { class: "broken" }, `This part could not be drawn: ${error.message}`));
-          console.error(error);
-        });
+      await sections[root.dataset.script](root, data);
+    } catch (error) {
+      root.append(element("p", { class: "broken" }, `This part could not be drawn: ${error.message}`));
+      console.error(error);
     }
   }
 
