@@ -12,7 +12,7 @@ N positions, M members, C classes, K kept classes, J nodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,30 +47,40 @@ def temperatures(encoding: Encoding) -> Floats:
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """N positions of a store's one target. float32 but for `ids`; what `temperatures` gave are the nodes.
+class Carried:
+    """What it takes beside log-probabilities of some classes; float32, at the nodes of `temperatures`.
 
     Attributes:
-        ids: (N, K) int32, the classes that are kept, ascending, -1 beyond a position's own.
-        log_p: (N, M, K), of members at the reference temperature; of a sigmoid its logits at T = 1.
-        curves: (N, M, 2, J), s of stored classes and of those of a tail; None of a sigmoid.
-        in_tail: (N, M, K) uint8.
+        curves: (N, M, 2, J), s of stored classes and of those of a tail; None of a sigmoid. in_tail: (N, M, K) uint8.
         entropy: (N, J) of the ensemble in nats; of a sigmoid the sum over its classes.
         disagreement: (N, J), the members' mean KL to the ensemble (Jensen and Shannon's divergence).
-        students: of each its log-probabilities (N, K) and curve (N, J).
-        kl: (S, N, J), KL of the ensemble to each student; students_top: (S, N) int32, their most probable class.
+        student_curves: (S, N, J). kl: (S, N, J), KL of the ensemble to each student.
     """
 
-    ids: NDArray[np.int32]
-    log_p: NDArray[np.float32]
     curves: NDArray[np.float32] | None
     in_tail: NDArray[np.uint8]
     entropy: NDArray[np.float32]
     disagreement: NDArray[np.float32]
-    students: NDArray[np.float32]
     student_curves: NDArray[np.float32]
     kl: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """N positions of a store's one target.
+
+    Attributes:
+        ids: (N, K) int32, the classes that are kept, ascending, -1 before a position's own.
+        log_p: (N, M, K) float32, of members at the reference temperature; of a sigmoid their logits at T = 1.
+        students: (S, N, K) float32, the same of students. students_top: (S, N) int32, their most probable class.
+        carried: None where all classes are kept as logits, which is all it takes.
+    """
+
+    ids: NDArray[np.int32]
+    log_p: NDArray[np.float32]
+    students: NDArray[np.float32]
     students_top: NDArray[np.int32]
+    carried: Carried | None
 
 
 @dataclass(frozen=True)
@@ -142,6 +152,8 @@ def _block(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[
     if teacher.encoding.target == "sigmoid":
         return _flags(teacher, columns, students)
     nodes = temperatures(teacher.encoding)
+    if teacher.encoding.keeps_all and teacher.classes <= ALL:
+        return _whole(teacher, columns, students, float(nodes[reference_node(nodes)]))
     ids = _kept(teacher, columns, labels, students, nodes)
     safe = ids.clip(min=0)
     at, entropy, apart = [], [], []
@@ -159,18 +171,24 @@ def _block(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[
             student_at[student, number] = np.take_along_axis(log_q, safe, axis=-1)
     kept, curves, in_tail = _carried(np.stack(at), nodes)
     student_p, student_curves, _ = _carried(student_at.transpose(1, 2, 0, 3), nodes)
-    return Shown(
-        ids=ids.astype(np.int32),
-        log_p=kept,
+    carried = Carried(
         curves=curves,
         in_tail=in_tail,
         entropy=np.stack(entropy, axis=-1).astype(np.float32),
         disagreement=np.stack(apart, axis=-1).clip(min=0).astype(np.float32),
-        students=student_p.transpose(1, 0, 2),
         student_curves=student_curves[:, :, 0].transpose(1, 0, 2),
         kl=kl.clip(min=0).astype(np.float32),
-        students_top=_tops(students, len(labels)),
     )
+    return Shown(ids.astype(np.int32), kept, student_p.transpose(1, 0, 2), _tops(students, len(labels)), carried)
+
+
+def _whole(teacher: Teacher, columns: Columns, students: Sequence[Floats], at: float) -> Shown:
+    """All classes of a softmax."""
+    log_p = teacher.member_log_probs(columns, at)
+    count, _, classes = log_p.shape
+    ids = np.broadcast_to(np.arange(classes, dtype=np.int32), (count, classes))
+    said = np.stack([log_softmax(z / at) for z in students] or [np.zeros(ids.shape)])[: len(students)]
+    return Shown(ids, log_p.astype(np.float32), said.astype(np.float32), _tops(students, count), None)
 
 
 def mean_log_probs(teacher: Teacher, columns: Columns, temperature: float) -> Floats:
@@ -257,15 +275,27 @@ def reference_node(nodes: Floats) -> int:
 def _flags(teacher: Teacher, columns: Columns, students: Sequence[Floats]) -> Shown:
     """The same of sigmoids: logits carry themselves."""
     nodes = temperatures(teacher.encoding)
-    z = teacher.member_log_probs(columns, 1.0 if teacher.encoding.only_at is None else float(nodes[0]))
-    z = z * (1.0 if teacher.encoding.only_at is None else float(nodes[0]))
+    at = 1.0 if teacher.encoding.only_at is None else float(nodes[0])
+    z = teacher.member_log_probs(columns, at) * at
     count, _, classes = z.shape
-    mean = np.tensordot(_finite(z), teacher.weights, axes=([1], [0]))
     ids = np.broadcast_to(np.arange(classes), (count, classes))
     if classes > ALL:
+        mean = np.tensordot(_finite(z), teacher.weights, axes=([1], [0]))
         ids = np.sort(np.argpartition(-mean, 31, axis=-1)[:, :32], axis=-1)
-    entropy, apart = np.zeros((2, count, len(nodes)))
-    kl = np.zeros((len(students), count, len(nodes)))
+    gathered = [np.take_along_axis(each, ids, axis=-1) for each in students]
+    return Shown(
+        ids=ids.astype(np.int32),
+        log_p=np.take_along_axis(z, ids[:, None], axis=-1).astype(np.float32),
+        students=np.stack(gathered or [np.zeros(ids.shape)])[: len(students)].astype(np.float32),
+        students_top=_tops(students, count),
+        carried=None if classes <= ALL else _flag_scores(teacher, z, ids, students, nodes),
+    )
+
+
+def _flag_scores(teacher: Teacher, z: Floats, ids: Ints, students: Sequence[Floats], nodes: Floats) -> Carried:
+    """The scores over all classes."""
+    entropy, apart = np.zeros((2, len(z), len(nodes)))
+    kl = np.zeros((len(students), len(z), len(nodes)))
     for number, temperature in enumerate(nodes.tolist()):
         p = sigmoid(z / temperature)
         own = np.tensordot(p, teacher.weights, axes=([1], [0]))
@@ -273,18 +303,13 @@ def _flags(teacher: Teacher, columns: Columns, students: Sequence[Floats]) -> Sh
         apart[:, number] = entropy[:, number] - flag_entropy(p) @ teacher.weights
         for student, logits in enumerate(students):
             kl[student, :, number] = _cross(own, sigmoid(logits / temperature)).sum(-1) - entropy[:, number]
-    gathered = [np.take_along_axis(each, ids, axis=-1) for each in students]
-    return Shown(
-        ids=ids.astype(np.int32),
-        log_p=np.take_along_axis(z, ids[:, None], axis=-1).astype(np.float32),
+    return Carried(
         curves=None,
-        in_tail=np.zeros((count, z.shape[1], ids.shape[1]), np.uint8),
+        in_tail=np.zeros((len(z), z.shape[1], ids.shape[1]), np.uint8),
         entropy=entropy.astype(np.float32),
         disagreement=apart.clip(min=0).astype(np.float32),
-        students=np.stack(gathered or [np.zeros(ids.shape)])[: len(students)].astype(np.float32),
-        student_curves=np.zeros((len(students), count, len(nodes)), np.float32),
+        student_curves=np.zeros(kl.shape, np.float32),
         kl=kl.clip(min=0).astype(np.float32),
-        students_top=_tops(students, count),
     )
 
 
@@ -299,26 +324,26 @@ def _together(parts: Sequence[Shown]) -> Shown:
     """Blocks behind each other; of fewer kept classes than others are filled up in front."""
     most = max(part.ids.shape[1] for part in parts)
 
-    def joined(of: Callable[[Shown], NDArray[Any]], axis: int, fill: float | None = None) -> NDArray[Any]:
-        every = [of(part) for part in parts]
-        if fill is not None:
-            every = [
-                np.pad(each, [(0, 0)] * (each.ndim - 1) + [(most - each.shape[-1], 0)], constant_values=fill)
-                for each in every
-            ]
-        return np.concatenate(every, axis=axis)
+    def filled(values: NDArray[Any], fill: float) -> NDArray[Any]:
+        before = [(0, 0)] * (values.ndim - 1) + [(most - values.shape[-1], 0)]
+        return np.pad(values, before, constant_values=fill)
 
+    carried = [part.carried for part in parts if part.carried is not None]
     return Shown(
-        ids=joined(lambda part: part.ids, 0, -1),
-        log_p=joined(lambda part: part.log_p, 0, -np.inf),
-        curves=None if parts[0].curves is None else joined(lambda part: part.curves, 0),  # type: ignore[arg-type,return-value]
-        in_tail=joined(lambda part: part.in_tail, 0, 0),
-        entropy=joined(lambda part: part.entropy, 0),
-        disagreement=joined(lambda part: part.disagreement, 0),
-        students=joined(lambda part: part.students, 1, -np.inf),
-        student_curves=joined(lambda part: part.student_curves, 1),
-        kl=joined(lambda part: part.kl, 1),
-        students_top=joined(lambda part: part.students_top, 1),
+        ids=np.concatenate([filled(part.ids, -1) for part in parts]),
+        log_p=np.concatenate([filled(part.log_p, -np.inf) for part in parts]),
+        students=np.concatenate([filled(part.students, -np.inf) for part in parts], axis=1),
+        students_top=np.concatenate([part.students_top for part in parts], axis=1),
+        carried=Carried(
+            curves=None if carried[0].curves is None else np.concatenate([each.curves for each in carried]),
+            in_tail=np.concatenate([filled(each.in_tail, 0) for each in carried]),
+            entropy=np.concatenate([each.entropy for each in carried]),
+            disagreement=np.concatenate([each.disagreement for each in carried]),
+            student_curves=np.concatenate([each.student_curves for each in carried], axis=1),
+            kl=np.concatenate([each.kl for each in carried], axis=1),
+        )
+        if carried
+        else None,
     )
 
 
@@ -333,13 +358,17 @@ def weights_at(temperature: float, nodes: Floats) -> Floats:
     return np.asarray(parts / parts.sum())
 
 
-def member_probabilities(found: Shown, temperature: float, nodes: Floats) -> Iterator[Floats]:
+def member_probabilities(found: Shown, temperature: float, nodes: Floats, target: str = "softmax") -> Iterator[Floats]:
     """(N, K) of each member at a temperature, from what a page holds; as `static/rows.js` computes it."""
     for member in range(found.log_p.shape[1]):
         own = found.log_p[:, member].astype(np.float64)
-        if found.curves is None:
+        if target == "sigmoid":
             yield sigmoid(own / temperature)
             continue
-        s = found.curves[:, member] @ weights_at(temperature, nodes)  # (N, 2)
-        moved = np.where(found.in_tail[:, member] != 0, s[:, 1:], s[:, :1])
-        yield np.exp(own * nodes[reference_node(nodes)] / temperature + moved)
+        moved = own * nodes[reference_node(nodes)] / temperature
+        if found.carried is None:
+            yield np.exp(log_softmax(moved))
+            continue
+        assert found.carried.curves is not None
+        s = found.carried.curves[:, member] @ weights_at(temperature, nodes)  # (N, 2)
+        yield np.exp(moved + np.where(found.carried.in_tail[:, member] != 0, s[:, 1:], s[:, :1]))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from softlabels.errors import one_line
 from softlabels.pages.answers import Answers
-from softlabels.pages.distributions import NODES, Shown, Teacher, reference_node, shown, temperatures
+from softlabels.pages.distributions import ALL, NODES, Carried, Shown, Teacher, reference_node, shown, temperatures
 from softlabels.pages.markup import Html, element, joined, paragraph
 from softlabels.pages.numbers import numbers
 from softlabels.pages.row_choice import MOST_ROWS, Choice, interleaved, ranked
@@ -27,7 +27,7 @@ from softlabels.store.columns import LABEL
 from softlabels.transfer.config import TransferSetConfig
 
 BUDGET = 2_500_000  # bytes of all rows of a page
-POSITIONS = 256  # of a row
+POSITIONS = 1024  # of a row
 _NAME = 80  # characters of a class's name
 _AT_ONCE = 50  # rows whose inputs are read together
 _WORK = 1 << 31  # probabilities that are computed
@@ -54,6 +54,8 @@ def rows_sections(
         budget: bytes of all sections together, roughly.
     """
     every = [(split, target) for split, store in stores.items() for target in store.targets]
+    said = answers or {}
+    shares = {split: 3 if said.get(split) else 1 for split in stores}
     inputs = {split: inputs_of(store, transfer, split) for split, store in stores.items()}
     return [
         _section(
@@ -61,8 +63,8 @@ def rows_sections(
             f"Rows: {split}" + f", {target}" * bool(target),
             stores[split].only(target),
             inputs[split],
-            [each for each in (answers or {}).get(split, ()) if each.target == target],
-            budget // len(every),
+            [each for each in said.get(split, ()) if each.target == target],
+            budget * shares[split] // sum(shares[split] for split, _ in every),
         )
         for number, (split, target) in enumerate(every)
     ]
@@ -90,10 +92,7 @@ def _fitting(
     store: Store, choice: Choice, inputs: RowInputs, answers: Sequence[Answers], budget: int
 ) -> tuple[list[int], list[list[Json] | None]]:
     """The rows that fit the budget, in order, with their inputs."""
-    kept = min(store.classes, 64 if store.classes <= 64 else 28)
-    values = store.encoding.target == "values"
-    curves = 0 if values else NODES * (2 + 2 * store.members + 2 * len(answers))
-    cost = 1.4 * (4 * ((store.members + len(answers) + 1) * kept + curves) + kept * store.members * (not values))
+    cost = _position_bytes(store, len(answers))
     work = max(1, _WORK // (POSITIONS if store.positions else 1) // (store.members * store.classes * NODES))
     rows: list[int] = []
     said: list[list[Json] | None] = []
@@ -109,6 +108,15 @@ def _fitting(
             rows.append(row)
             said.append(own)
     return rows, said
+
+
+def _position_bytes(store: Store, students: int) -> float:
+    """What a position takes on the page, roughly."""
+    few = store.classes <= ALL
+    kept = store.classes if few else 28
+    whole = store.encoding.target == "values" or (few and store.encoding.keeps_all)
+    curves = 0 if whole else NODES * (2 + 2 * store.members + 2 * students)
+    return 1.4 * 4 * ((store.members + students + 1 + (not few)) * kept + curves + 1)
 
 
 def _data(store: Store, rows: Ints, answers: Sequence[Answers]) -> Json:
@@ -157,14 +165,20 @@ def _soft_data(teacher: Teacher, found: Shown, hard: NDArray[Any] | None, names:
         "ids": numbers(found.ids[:1] if whole else found.ids),
         "labels": None if labels is None else numbers(labels.astype(np.int32)),
         "log_p": numbers(found.log_p),
-        "curves": None if found.curves is None else numbers(found.curves),
-        "in_tail": numbers(found.in_tail) if found.in_tail.any() else None,
-        "entropy": numbers(found.entropy),
-        "disagreement": numbers(found.disagreement),
         "student_log_p": numbers(found.students),
-        "student_curves": numbers(found.student_curves),
-        "kl": numbers(found.kl),
         "students_top": numbers(found.students_top),
+        **({} if found.carried is None else _carried_data(found.carried)),
+    }
+
+
+def _carried_data(carried: Carried) -> Json:
+    return {
+        "curves": None if carried.curves is None else numbers(carried.curves),
+        "in_tail": numbers(carried.in_tail) if carried.in_tail.any() else None,
+        "entropy": numbers(carried.entropy),
+        "disagreement": numbers(carried.disagreement),
+        "student_curves": numbers(carried.student_curves),
+        "kl": numbers(carried.kl),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from msgspec import UNSET
 
@@ -10,6 +11,7 @@ from softlabels.errors import one_line, some
 from softlabels.labels.fidelity import by_temperature, nats
 from softlabels.pages.markup import Html, element, facts, joined, paragraph, table
 from softlabels.store import Store
+from softlabels.store.joined import Joined
 from softlabels.store.paths import BASIS_FILE
 from softlabels.store.signatures import read_signatures
 
@@ -27,7 +29,7 @@ def overview(store: Store) -> Html:
     kept = {(each.name or "labels"): _kept(store.only(each.name)) for each in spec.targets}
     parents = () if spec.parents is UNSET else spec.parents
     made = some([f"{each.how} {each.digest[:16]}" for each in parents], 8)
-    signed = some([each.key for each in read_signatures(store.folder)])
+    signed = some({each.key: "" for part in _written(store) for each in read_signatures(part.folder)})
     return facts(
         [
             ("teacher", f"{spec.teacher.name}, {spec.teacher.precision or 'precision not stated'}"),
@@ -38,7 +40,7 @@ def overview(store: Store) -> Html:
             *([("prepared by", spec.preprocessing.function)] if spec.preprocessing.function else []),
             *([("made of", made)] if parents else []),
             ("size", f"{_size(manifest.bytes)}, {spec.layout}, {spec.shards:,} shard{'s' * (spec.shards != 1)}"),
-            ("digest", element("code", manifest.digest)),
+            ("digest", element("code", ", ".join(manifest.digests))),
             ("signed by", f"{signed} (not checked here: softlabels verify --signed_by)" if signed else "nobody"),
         ]
     )
@@ -60,12 +62,12 @@ def _members(store: Store) -> Html:
 
 def _kept(store: Store) -> str:
     """What is stored of one target, in a line."""
-    encoding, what = store.encoding, {"softmax": "classes", "sigmoid": "classes, each for itself", "values": "numbers"}
+    encoding, unit = store.encoding, {"softmax": "classes", "sigmoid": "classes, each for itself", "values": "numbers"}
     names = "" if not store.class_names else f" ({some(store.class_names, _SHOWN)})"
     at = "" if encoding.only_at is None else f"; known at T = {encoding.only_at:g} alone"
     words = encoding.words(store.classes, BASIS_FILE)
     reduced = f"; the members' {encoding.reduce} mean" if encoding.is_reduced else ""
-    return f"{store.classes:,} {what[encoding.target]}{names}; {words}{reduced}{at}"
+    return f"{store.classes:,} {unit[encoding.target]}{names}; {words}{reduced}{at}"
 
 
 def lost(store: Store) -> Html:
@@ -91,15 +93,21 @@ def lost(store: Store) -> Html:
 def bytes_table(store: Store) -> Html:
     """The bytes of each column as they are stored, compressed."""
     sizes: Counter[str] = Counter()
-    for payload in store.payloads(range(store.spec.shards)).values():
-        for column, chunks in payload.chunks.items():
-            sizes[column] += sum(chunk.size for chunk in chunks)
+    for part in _written(store):
+        for payload in part.payloads(range(part.spec.shards)).values():
+            for column, chunks in payload.chunks.items():
+                sizes[column] += sum(chunk.size for chunk in chunks)
     total = max(1, sum(sizes.values()))
     rows = [
         (element("code", name), f"{size:,}", f"{size / store.rows:,.1f}", f"{size / total:.1%}")
         for name, size in sizes.most_common()
     ]
     return table(("column", "bytes", "a row", "share"), rows)
+
+
+def _written(store: Store) -> Sequence[Store]:
+    """The stores that lie somewhere: itself, or those that are read as this one."""
+    return store.stores if isinstance(store, Joined) else (store,)
 
 
 def _size(count: int) -> str:

@@ -21,7 +21,7 @@ softlabels.sections.rows = (root, data) => {
   const state = { sort: "", filter: "", words: "", differs: false, errors: false, page: 0, colour: "entropy", at: new Map() };
   let T = softlabels.temperature;
   let weights = nodeWeights(T);
-  let scores = [], order = [];
+  let scores = [], order = [], atPosition = [];
 
   // What each node counts for at T: the barycentric formula in log T.
   function nodeWeights(temperature) {
@@ -43,22 +43,58 @@ softlabels.sections.rows = (root, data) => {
   const idAt = (n, k) => ids[(ids.shape[0] === 1 ? 0 : n) * K + k];
   const sigmoid = (z) => 1 / (1 + Math.exp(-z));
 
-  // Probabilities of member m, and of student s, of position n's kept classes at T.
-  function memberP(n, m) {
-    const base = (n * M + m) * K, found = new Float64Array(K);
-    if (!isSoftmax) return found.map((_, k) => sigmoid(logP[base + k] / T));
+  // Probabilities at T of what carries itself: all logits of a softmax, or those of a sigmoid.
+  function own(logits, base) {
+    if (!isSoftmax) return Float64Array.from({ length: K }, (_, k) => sigmoid(logits[base + k] / T));
     const ratio = data.nodes[data.reference] / T;
-    const own = along(curves, (n * M + m) * 2 * J);
+    return softlabels.logSoftmax(logits.subarray(base, base + K), 1 / ratio).map(Math.exp);
+  }
+
+  // Of member m, and of student s, for position n's kept classes.
+  function memberP(n, m) {
+    const base = (n * M + m) * K;
+    if (!curves) return own(logP, base);
+    const ratio = data.nodes[data.reference] / T;
+    const stored = along(curves, (n * M + m) * 2 * J);
     const tail = inTail ? along(curves, (n * M + m) * 2 * J + J) : 0;
-    return found.map((_, k) => Math.exp(logP[base + k] * ratio + (inTail && inTail[base + k] ? tail : own)));
+    return Float64Array.from({ length: K }, (_, k) => Math.exp(logP[base + k] * ratio + (inTail && inTail[base + k] ? tail : stored)));
   }
 
   function studentOf(n, s) {
-    const base = (s * N + n) * K, found = new Float64Array(K);
-    if (!isSoftmax) return found.map((_, k) => sigmoid(studentP[base + k] / T));
-    const ratio = data.nodes[data.reference] / T, own = along(studentCurves, (s * N + n) * J);
-    return found.map((_, k) => Math.exp(studentP[base + k] * ratio + own));
+    const base = (s * N + n) * K;
+    if (!curves) return own(studentP, base);
+    const ratio = data.nodes[data.reference] / T, stored = along(studentCurves, (s * N + n) * J);
+    return Float64Array.from({ length: K }, (_, k) => Math.exp(studentP[base + k] * ratio + stored));
   }
+
+  // -sum p log q, of a sigmoid with both ends.
+  function cross(p, q) {
+    let found = 0;
+    for (let k = 0; k < K; k++) {
+      if (p[k] > 0) found -= p[k] * Math.log(q[k]);
+      if (!isSoftmax && p[k] < 1) found -= (1 - p[k]) * Math.log(1 - q[k]);
+    }
+    return found;
+  }
+
+  // Scores of position n at T.
+  function positionScores(n, r) {
+    const of = (s, compute) => (asked(r, s) ? compute() : 0);
+    if (entropy) {
+      return {
+        entropy: along(entropy, n * J), disagreement: along(disagreement, n * J),
+        students: data.students.map((_, s) => of(s, () => along(kl, (s * N + n) * J))),
+      };
+    }
+    const members = membersOf(n), p = ensembleOf(members), H = cross(p, p);
+    return {
+      entropy: H,
+      disagreement: M > 1 ? H - members.reduce((sum, each, m) => sum + data.weights[m] * cross(each, each), 0) : 0,
+      students: data.students.map((_, s) => of(s, () => cross(p, studentOf(n, s)) - H)),
+    };
+  }
+
+  const membersOf = (n) => [...Array(M).keys()].map((m) => memberP(n, m));
 
   function ensembleOf(members) {
     const found = new Float64Array(K);
@@ -67,7 +103,7 @@ softlabels.sections.rows = (root, data) => {
   }
 
   function topOf(n) {
-    const p = ensembleOf([...Array(M).keys()].map((m) => memberP(n, m)));
+    const p = ensembleOf(membersOf(n));
     let best = 0;
     for (let k = 1; k < K; k++) if (p[k] > p[best]) best = k;
     return idAt(n, best);
@@ -83,10 +119,11 @@ softlabels.sections.rows = (root, data) => {
     for (let n = start; n < stop; n++) {
       if (isValues) addValues(found, n);
       else {
-        found.entropy += along(entropy, n * J);
-        found.disagreement += along(disagreement, n * J);
+        const at = (atPosition[n] = positionScores(n, r));
+        found.entropy += at.entropy;
+        found.disagreement += at.disagreement;
+        at.students.forEach((each, s) => (found.students[s] += each));
       }
-      for (let s = 0; s < S; s++) if (!isValues) found.students[s] += along(kl, (s * N + n) * J);
       if (isSoftmax && !found.differs) found.differs = data.students.some((_, s) => asked(r, s) && tops[s * N + n] !== topOf(n));
     }
     for (const name of ["entropy", "disagreement", "residual"]) found[name] = Math.max(0, found[name] / count);
@@ -232,7 +269,7 @@ softlabels.sections.rows = (root, data) => {
       }));
 
   function bars(r, n) {
-    const members = [...Array(M).keys()].map((m) => memberP(n, m));
+    const members = membersOf(n);
     const ensemble = ensembleOf(members);
     const students = data.students.map((_, s) => (asked(r, s) ? studentOf(n, s) : null));
     const real = [...Array(K).keys()].filter((k) => idAt(n, k) >= 0).sort((a, b) => ensemble[b] - ensemble[a]);
@@ -243,7 +280,7 @@ softlabels.sections.rows = (root, data) => {
     if (isSoftmax && kept.length < data.classes) {
       lines.push([-1, `${data.classes - kept.length} others`, false, rest]);
     }
-    return element("div", { class: "row-bars" }, lines.map(([id, name, isOwn, of]) =>
+    return element("div", { class: "row-bars", "data-position": places[n] }, lines.map(([id, name, isOwn, of]) =>
       element("div", { class: isOwn ? "bar-class hard" : "bar-class" },
         element("span", { class: "bar-name" }, isOwn ? "● " : "", element("bdi", {}, name)),
         element("span", { class: "bar-all" },
@@ -272,9 +309,8 @@ softlabels.sections.rows = (root, data) => {
   function shade(r, n) {
     if (isValues) return 0;
     const s = Number(state.colour.split("-")[1]);
-    const x = state.colour === "entropy" ? along(entropy, n * J) / Math.log(isSoftmax ? Math.max(2, Math.min(data.classes, 100)) : Math.pow(2, data.classes))
-      : state.colour === "disagreement" ? along(disagreement, n * J) / 0.7
-      : asked(r, s) ? along(kl, (s * N + n) * J) / 2 : 0;
+    const at = atPosition[n], most = isSoftmax ? Math.log(Math.max(2, Math.min(data.classes, 100))) : data.classes * Math.LN2;
+    const x = state.colour === "entropy" ? at.entropy / most : state.colour === "disagreement" ? at.disagreement / Math.LN2 : at.students[s] / 2;
     return Math.min(1, Math.max(0, x));
   }
 
@@ -283,7 +319,8 @@ softlabels.sections.rows = (root, data) => {
     const [start, stop] = [data.starts[r], data.starts[r + 1]];
     const tokens = (own.inputs || []).find((each) => each.kind === "tokens")?.tokens;
     const picture = (own.inputs || []).find((each) => each.kind === "picture");
-    const at = () => Math.min(state.at.get(r) ?? start, stop - 1);
+    if (!state.at.has(r)) state.at.set(r, striking(r, start, stop));
+    const at = () => state.at.get(r);
     const body = element("div", {});
     const options = [];
     const box = element("div", {
@@ -319,6 +356,13 @@ softlabels.sections.rows = (root, data) => {
     });
     choose(at());
     return [box, body, columns && stop - start === data.most];
+  }
+
+  // The position that is looked at first: the darkest.
+  function striking(r, start, stop) {
+    let best = start;
+    for (let n = start; n < stop; n++) if (shade(r, n) > shade(r, best)) best = n;
+    return best;
   }
 
   function described(n, tokens) {
