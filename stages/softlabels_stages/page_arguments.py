@@ -16,6 +16,7 @@ class Report:
     store: str = ""  # a sealed store, a folder of them, or an address (s3://, hf://)
     runs: tuple[str, ...] = ()  # folders of finished runs of students
     out: str = "report.html"  # the file to write
+    label_errors: str | None = None  # a CSV file for the list of hard labels that are likely wrong
     transfer_set: TransferSetConfig | None = None
 
 

@@ -5,6 +5,7 @@ The page is one file that needs no server and no network. It has a slider for th
 softlabels report stores/mine --out=mine.html               the store alone
 softlabels report stores/mine runs/mine-xxxxxxxx            and a run of students
 softlabels report stores/mine --config=mine.yaml            the recipe says where the rows' inputs are
+softlabels report stores/mine --label_errors=wrong.csv      also the hard labels that are likely wrong
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def main(args: Report, words: Sequence[str]) -> int:
     """Write it, and say where it is."""
     trust = [word for word in words if word.partition("=")[0] == "--trust"]
     runs = [_given(Path(run), args, trust) for run in args.runs]
-    report(args.store, runs, out=args.out, transfer=args.transfer_set, watch=PRINTED)
+    report(args.store, runs, out=args.out, transfer=args.transfer_set, label_errors=args.label_errors, watch=PRINTED)
     return 0
 
 

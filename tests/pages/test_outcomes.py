@@ -92,7 +92,7 @@ def test_sigmoid(tmp_path: Path, rng: np.random.Generator) -> None:
     assert np.allclose(found.alike, [[(yes[:, a] == yes[:, b]).mean() for b in range(3)] for a in range(3)])
 
 
-@pytest.mark.parametrize("name", ["v2-topk-zarr", "v2-pages-arrow"])
+@pytest.mark.parametrize("name", ["v2-topk-zarr", pytest.param("v2-pages-arrow", marks=pytest.mark.slow)])
 def test_of_topk_labels_as_the_store_gives_them(name: str) -> None:
     store = open_store(GOLDEN / name)
     store = store.only(store.targets[0])

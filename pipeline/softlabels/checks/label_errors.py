@@ -184,7 +184,7 @@ class _Largest:
         """Keep those that are wanted, of equals the first."""
         held = [np.concatenate(each) for each in zip(*self._held, strict=True)]
         places, pair, margin = held[:3]
-        order = np.lexsort((places, -margin, pair))  # type: ignore[operator]  # floats
+        order = np.lexsort((places, -margin, pair))
         ordered = pair[order]
         rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
         wanted = self._wanted[ordered]

@@ -30,8 +30,8 @@ _OBEYED = ("=", "+", "-", "@")  # by spreadsheets, at the beginning of a cell
 
 
 def write_label_errors(splits: Mapping[str, Store], out: Path) -> int:
-    """Write the likely label errors of all targets that have hard labels of classes, each target's least likely label first; how
-    many there are.
+    """Write the likely label errors of all targets that have hard labels of classes, each target's least likely label first.
+    Returns how many there are.
 
     Raises:
         ConfigError: no target has hard labels of classes.

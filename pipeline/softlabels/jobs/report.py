@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from softlabels.jobs.label_error_list import write_label_errors
 from softlabels.jobs.report_runs import GivenRun, shown_run
 from softlabels.jobs.sources import Labels, Source
 from softlabels.jobs.watch import LOGGED, Watch
@@ -24,6 +25,7 @@ def report(
     out: str | Path = "report.html",
     split: str | None = None,
     transfer: TransferSetConfig | None = None,
+    label_errors: str | Path | None = None,
     watch: Watch = LOGGED,
 ) -> Path:
     """Write the page; what stood at `out` is replaced.
@@ -34,13 +36,14 @@ def report(
         out: the file.
         split: the only one that is shown; all by default.
         transfer: where the inputs of the rows are, of a store that does not hold them.
+        label_errors: a file for the list of hard labels that are likely wrong, as CSV (docs/report.md).
 
     Returns:
         The file.
 
     Raises:
         StorePathError, UnsealedStore: no sealed store. DamagedStore: a chunk is damaged.
-        ConfigError, DamagedRun: no finished run, or files that are no run's.
+        ConfigError, DamagedRun: no finished run, or files that are no run's; no hard labels for `label_errors`.
         MissingExtra: vl-convert is not installed. DiskFull, StorageError: the page cannot be written.
     """
     source = Source.of(store)
@@ -55,5 +58,8 @@ def report(
     first = next(iter(splits.values())).spec
     title = f"{first.teacher.name} on {first.transfer_set.name}"
     write_atomically(Path(out), page(title, sections, slider=slider).encode())
+    if label_errors is not None:
+        count = write_label_errors(splits, Path(label_errors))
+        watch.say(f"likely label errors: {count:,}, in {label_errors}")
     watch.say(f"report: {out}")
     return Path(out)

@@ -53,10 +53,11 @@ def class_shares(store: Store) -> Shares:
 
 
 def _blocks(store: Store) -> Iterator[tuple[int, NDArray[np.integer] | None]]:
-    """How many positions count in a chunk, and their labels (n, ...)."""
+    """How many positions count in a chunk, and their labels (n, ...); tokens have none."""
+    is_labelled = LABEL in store.columns and not store.spec.of_tokens
     for chunk in range(store.chunks):
         rows = min(store.rows_per_chunk, store.rows - chunk * store.rows_per_chunk)
-        labels = store.read_chunk(LABEL, chunk) if LABEL in store.columns else None
+        labels = store.read_chunk(LABEL, chunk) if is_labelled else None
         if store.positions is None:
             yield rows, labels  # type: ignore[misc]  # of integers
             continue

@@ -35,7 +35,7 @@ def outcome_part(store: Store, slider: Slider) -> Part:
     taken = sample(store, rows)
     found = outcomes(store, lambda: (columns for _, _, columns in positions(store, taken, most)))
     shares = class_shares(store)
-    what = "positions" if store.positions is not None else "rows"
+    unit = "positions" if store.positions is not None else "rows"
     seen = f"{found.positions:,} positions of {taken.words}" if store.positions is not None else taken.words
     voices = _voices(store, found)
     stops = (
@@ -49,7 +49,7 @@ def outcome_part(store: Store, slider: Slider) -> Part:
     shown = _shown_classes(found, shares)
     data = {
         "kind": store.encoding.target,
-        "what": what,
+        "what": unit,
         "positions": found.positions,
         "nodes": found.temperatures.tolist(),
         "stops": stops.tolist(),
@@ -64,7 +64,7 @@ def outcome_part(store: Store, slider: Slider) -> Part:
         paragraph(known_at(store)) if known_at(store) else None,
         paragraph(f"The plots below are of {seen}.", class_="quiet"),
         *_sure(store, voices, most_entropy),
-        *_classes(store, shares, shown, what),
+        *_classes(store, shares, shown, unit),
         *_pairs(store),
         *_members(store, found, voices),
     ]
@@ -140,7 +140,7 @@ def _sure(store: Store, voices: Sequence[str], most: float) -> list[Html]:
     ]  # fmt: skip
 
 
-def _classes(store: Store, shares: Shares, shown: Sequence[int], what: str) -> list[Html]:
+def _classes(store: Store, shares: Shares, shown: Sequence[int], unit: str) -> list[Html]:
     flags = store.encoding.target == "sigmoid"
     if shares.labelled == 0:
         said = (
@@ -149,9 +149,9 @@ def _classes(store: Store, shares: Shares, shown: Sequence[int], what: str) -> l
     else:
         missing = shares.positions - shares.labelled
         none = (
-            f"{missing:,} of {shares.positions:,} {what} have no hard label"
+            f"{missing:,} of {shares.positions:,} {unit} have no hard label"
             if missing
-            else f"All {what} have a hard label"
+            else f"All {unit} have a hard label"
         )
         bar = "flags that are 1" if flags else "hard labels"
         said = (
@@ -202,13 +202,13 @@ def _members(store: Store, found: Outcomes, voices: Sequence[str]) -> list[Html]
         count = len(store.spec.teacher.members)
         why = f"The store keeps the mean of {count} members, not each." if count > 1 else "The teacher is one model."
         return [element("h3", "Members"), paragraph(why)]
-    what = (
+    alike = (
         "decisions (a probability above .5)"
         if store.encoding.target == "sigmoid"
         else "rows whose most probable class is the same"
     )
     said = (
-        f"Share of {what}, by pair of members. Members that always agree teach no more than one of them; one that agrees with "
+        f"Share of {alike}, by pair of members. Members that always agree teach no more than one of them; one that agrees with "
         "none of the others may be broken, or have its classes in another order."
     )
     names = voices[1:]

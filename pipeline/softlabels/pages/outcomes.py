@@ -23,7 +23,7 @@ from softlabels.stream.columns import SoftColumns
 
 SQUARE = 40  # classes up to which every pair is kept
 PAIRS = 60  # of more classes
-VOICES = 8  # members that are shown by themselves
+VOICES = 6  # members that are shown by themselves: there are as many colours
 _CANDIDATES = 32  # classes of a position among which pairs are looked for
 _BLOCK = 1 << 24  # probabilities of a block
 Blocks = Callable[[], Iterator[Columns]]
@@ -60,7 +60,7 @@ class Outcomes:
     @property
     def positions(self) -> int:
         """N."""
-        return self.entropy.shape[1]
+        return int(self.entropy.shape[1])
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ class _Reader:
 
     def ensemble(self, p: Tensor) -> Tensor:
         """(n, C) of those of members (M, n, C)."""
-        return torch.einsum("m,mnc->nc", self.soft.weights, p)
+        mean: Tensor = torch.tensordot(self.soft.weights, p, dims=1)
+        return mean
 
     def entropy(self, p: Tensor) -> Tensor:
         """(..., n) of probabilities (..., n, C)."""
-        if self.kind == "sigmoid":
-            return (torch.special.entr(p) + torch.special.entr(1 - p)).mean(-1)
-        return torch.special.entr(p).sum(-1)
+        parts: Tensor = torch.special.entr(p)
+        return (parts + torch.special.entr(1 - p)).mean(-1) if self.kind == "sigmoid" else parts.sum(-1)
 
 
 def outcomes(store: Store, blocks: Blocks) -> Outcomes:
@@ -191,13 +191,14 @@ def _largest_pairs(reader: _Reader, blocks: Blocks, nodes: NDArray[np.float64]) 
     classes, chosen = reader.soft.classes, list[Ints]()
     at = {reader.near_1, float(nodes[np.abs(np.log(nodes / 4)).argmin()])}
     for temperature in sorted(at):
-        codes, sums = np.zeros(0, np.int64), np.zeros(0)
+        codes: Ints = np.zeros(0, np.int64)
+        sums: NDArray[np.float64] = np.zeros(0)
         for columns in blocks():
             for members in reader.blocks(columns):
                 mean = reader.ensemble(reader.each(members, temperature))
                 new, mass = _candidates(reader.kind, mean, classes)
                 codes, where = np.unique(np.concatenate([codes, new]), return_inverse=True)
-                sums = np.bincount(where, weights=np.concatenate([sums, mass]))
+                sums = np.bincount(where, weights=np.concatenate([sums, mass])).astype(np.float64)
         chosen.append(codes[np.argsort(-sums, kind="stable")[: PAIRS // len(at)]])
     codes = np.unique(np.concatenate(chosen))
     return np.stack(np.divmod(codes, classes), axis=1)

@@ -69,7 +69,10 @@ class Slider:
                 "input", type="number", id="temperature-number", min=self.least, max=self.most, step="any",
                 value=self.at, disabled=bool(self.fixed), aria_label="Temperature T as a number",
             ),
-            element("span", self.fixed or "Everything on this page follows it. Keys: [ and ].", id="temperature-help", class_="fixed" if self.fixed else None),
+            element(
+                "span", self.fixed or "Everything on this page follows it. Keys: [ and ].", id="temperature-help",
+                class_="fixed" if self.fixed else None,
+            ),
             id="temperature-bar", class_="bar",
         )  # fmt: skip
 

@@ -62,12 +62,12 @@ def _members(store: Store) -> Html:
 
 def _kept(store: Store) -> str:
     """What is stored of one target, in a line."""
-    encoding, what = store.encoding, {"softmax": "classes", "sigmoid": "classes, each for itself", "values": "numbers"}
+    encoding, unit = store.encoding, {"softmax": "classes", "sigmoid": "classes, each for itself", "values": "numbers"}
     names = "" if not store.class_names else f" ({some(store.class_names, _SHOWN)})"
     at = "" if encoding.only_at is None else f"; known at T = {encoding.only_at:g} alone"
     words = encoding.words(store.classes, BASIS_FILE)
     reduced = f"; the members' {encoding.reduce} mean" if encoding.is_reduced else ""
-    return f"{store.classes:,} {what[encoding.target]}{names}; {words}{reduced}{at}"
+    return f"{store.classes:,} {unit[encoding.target]}{names}; {words}{reduced}{at}"
 
 
 def lost(store: Store) -> Html:

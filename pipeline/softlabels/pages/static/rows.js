@@ -280,7 +280,7 @@ softlabels.sections.rows = (root, data) => {
     if (isSoftmax && kept.length < data.classes) {
       lines.push([-1, `${data.classes - kept.length} others`, false, rest]);
     }
-    return element("div", { class: "row-bars" }, lines.map(([id, name, isOwn, of]) =>
+    return element("div", { class: "row-bars", "data-position": places[n] }, lines.map(([id, name, isOwn, of]) =>
       element("div", { class: isOwn ? "bar-class hard" : "bar-class" },
         element("span", { class: "bar-name" }, isOwn ? "● " : "", element("bdi", {}, name)),
         element("span", { class: "bar-all" },
@@ -319,7 +319,8 @@ softlabels.sections.rows = (root, data) => {
     const [start, stop] = [data.starts[r], data.starts[r + 1]];
     const tokens = (own.inputs || []).find((each) => each.kind === "tokens")?.tokens;
     const picture = (own.inputs || []).find((each) => each.kind === "picture");
-    const at = () => Math.min(state.at.get(r) ?? start, stop - 1);
+    if (!state.at.has(r)) state.at.set(r, striking(r, start, stop));
+    const at = () => state.at.get(r);
     const body = element("div", {});
     const options = [];
     const box = element("div", {
@@ -355,6 +356,13 @@ softlabels.sections.rows = (root, data) => {
     });
     choose(at());
     return [box, body, columns && stop - start === data.most];
+  }
+
+  // The position that is looked at first: the darkest.
+  function striking(r, start, stop) {
+    let best = start;
+    for (let n = start; n < stop; n++) if (shade(r, n) > shade(r, best)) best = n;
+    return best;
   }
 
   function described(n, tokens) {

@@ -51,7 +51,12 @@
     const x = { field: "x", type: "quantitative", title, axis: { grid: false } };
     const y = { field: "share", type: "quantitative", title: `share of ${what}`, axis: { format: "%", tickCount: 4 } };
     const color = { field: "voice", type: "nominal", title: null, scale: { domain, range } };
-    const legend = voices.length > 1 ? { ...color, legend: { symbolType: "square" } } : { ...color, legend: null };
+    const legend = voices.length > 1 ? { ...color, legend: { symbolType: "square", symbolOpacity: 1 } } : { ...color, legend: null };
+    const members = {
+      transform: [{ filter: { not: { field: "voice", equal: voices[0] } } }],
+      mark: { type: "line", interpolate: "step-after", strokeWidth: 1.5 },
+      encoding: { x, y, order: { field: "b" } },
+    };
     return {
       data: { name: "bins" },
       encoding: { color: legend },
@@ -68,11 +73,7 @@
             ],
           },
         },
-        {
-          transform: [{ filter: { not: { field: "voice", equal: voices[0] } } }],
-          mark: { type: "line", interpolate: "step-after", strokeWidth: 1.5 },
-          encoding: { x, y, order: { field: "b" } },
-        },
+        ...(voices.length > 1 ? [members] : []),
       ],
     };
   }
@@ -124,7 +125,7 @@
     const drawn = await chart(
       root.querySelector('[data-plot="classes"]'),
       {
-        height: { step: 18 },
+        height: 18 * names.length,
         params: [{ name: "names", value: names }], // a value: in an expression a name would be code
         data: { name: "classes" },
         layer: [
@@ -223,6 +224,11 @@
       const y = { field: "share", type: "quantitative", title: "share", axis: { format: "%", tickCount: 3 } };
       const part = element("div", {});
       place.append(part);
+      const beside = {
+        transform: [{ filter: "datum.of !== 'teacher'" }],
+        mark: { type: "line", interpolate: "step-after", strokeWidth: 1.5 },
+        encoding: { x, y, order: { field: "b" } },
+      };
       const scale = { domain: ["teacher", "hard values"], range: ["currentColor", COLOURS[1]] };
       const color = { field: "of", type: "nominal", title: null, scale, legend: hard ? {} : null };
       await chart(part, {
@@ -231,7 +237,7 @@
         encoding: { color },
         layer: [
           { transform: [{ filter: "datum.of === 'teacher'" }], mark: { type: "rect", opacity: 0.35 }, encoding: { x, x2: { field: "x2" }, y, y2: { datum: 0 } } },
-          { transform: [{ filter: "datum.of !== 'teacher'" }], mark: { type: "line", interpolate: "step-after", strokeWidth: 1.5 }, encoding: { x, y, order: { field: "b" } } },
+          ...(hard ? [beside] : []),
         ],
       }, { bins: all });
     }
