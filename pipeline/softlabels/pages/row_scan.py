@@ -21,7 +21,7 @@ from softlabels.store import Store
 from softlabels.store.columns import LABEL
 
 MOST = 1 << 28  # numbers of all distributions that are looked at
-_BLOCK = 1 << 22  # of a block
+_BLOCK = 1 << 20  # of a block
 _LEAST = 64  # rows
 
 Ints = NDArray[np.int64]
@@ -134,7 +134,7 @@ def _by_row(values: Floats, counts: NDArray[np.bool_]) -> Floats:
 
 def _soft_scores(teacher: Teacher, columns: Columns) -> dict[str, Floats]:
     """Of positions, some at a time: those of a row may have very many classes."""
-    step = max(1, 8 * _BLOCK // teacher.row_bytes)
+    step = max(1, 32 * _BLOCK // teacher.row_bytes)
     count = len(next(iter(columns.values())))
     parts = [
         _of_part(teacher, {name: values[start : start + step] for name, values in columns.items()})
