@@ -55,6 +55,7 @@ const softlabels = (() => {
       gridColor: "currentColor", gridOpacity: 0.12, domainOpacity: 0.4, tickOpacity: 0.4,
       labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal", labelLimit: 160,
     },
+    axisX: { labelFlush: false, labelSeparation: 6 },
     header: { labelColor: "currentColor", titleColor: "currentColor", labelFontSize: 12, titleFontWeight: "normal" },
     legend: {
       labelColor: "currentColor", titleColor: "currentColor", labelFontSize: 12, titleFontSize: 12,
