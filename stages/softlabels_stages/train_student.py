@@ -14,9 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from softlabels.jobs.report_runs import GivenRun
 from softlabels.jobs.run_files import RECIPE
-from softlabels.jobs.run_page import run_page
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
 from softlabels.objects import call_with
@@ -79,6 +77,9 @@ def _run(args: TrainStudent, ranks: Ranks) -> int:
 
 def _report(args: TrainStudent, run: Run) -> None:
     """Write the run's page, and name it."""
+    from softlabels.jobs.report_runs import GivenRun  # which a run without a page does not need
+    from softlabels.jobs.run_page import run_page
+
     given = GivenRun(run.path, args.student, args.training, args.transfer_set)
     page = run_page(given, run.results, args.source, watch=Watch(say, warn))
     if page is not None:

@@ -85,10 +85,11 @@ def test_tokens() -> None:
 
 def test_raw_columns_are_found_by_content_key(tmp_path: Path, rng: np.random.Generator) -> None:
     """Of rows in another order than the store's; a row that the transfer set lacks has no input."""
+    (tmp_path / "data").mkdir()
     texts = [f"text {number}" for number in range(20)]
-    pq.write_table(pa.table({"text": texts, "x": rng.normal(size=20)}), tmp_path / "test.parquet")
+    pq.write_table(pa.table({"text": texts, "x": rng.normal(size=20)}), tmp_path / "data" / "test.parquet")
     recipe = {
-        "name": "t", "source": str(tmp_path), "inputs": ["text", "x"], "label": None, "splits": {"test": "test"},
+        "name": "t", "source": str(tmp_path / "data"), "inputs": ["text", "x"], "label": None, "splits": {"test": "test"},
         "prepare": {"class_path": f"{__name__}.lengths"},
     }  # fmt: skip
     config = typed(TransferSetConfig, recipe, where="t")

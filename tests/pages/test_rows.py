@@ -18,7 +18,7 @@ from softlabels.pages.answers import Answers
 from softlabels.pages.distributions import weights_at
 from softlabels.pages.numbers import in_script
 from softlabels.pages.row_choice import EVEN, LABEL_ERRORS, interleaved, ranked
-from softlabels.pages.row_scan import even_rows, scan
+from softlabels.pages.row_scan import scan
 from softlabels.pages.rows import rows_sections
 from softlabels.store import Store
 from tests.store import samples
@@ -86,17 +86,6 @@ def test_what_is_shown_first(tmp_path: Path, rng: np.random.Generator) -> None:
     assert choice.rows[:2] == [lists[LABEL_ERRORS][0], highest[0]]
     assert len(choice.rows) == len({*choice.rows})
     assert "farthest from the teacher: student, x" in choice.why[107]
-
-
-def test_even_rows_do_not_follow_the_order_of_a_store(tmp_path: Path, rng: np.random.Generator) -> None:
-    data = samples.sample(rng, 200)
-    order = rng.permutation(200)
-    one = samples.write_store(tmp_path / "a", data, samples.make_spec(data))
-    mixed = samples.Sample(data.keys[order], data.labels[order], data.logits[order], data.inputs[order], classes=7)
-    other = samples.write_store(tmp_path / "b", mixed, samples.make_spec(mixed))
-    first, second = (even_rows(store, 50) for store in (one, other))
-    assert len(first) == 50
-    assert {*map(bytes, data.keys[first])} == {*map(bytes, mixed.keys[second])}
 
 
 def test_a_page_keeps_to_its_budget(tmp_path: Path, rng: np.random.Generator) -> None:

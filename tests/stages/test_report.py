@@ -47,3 +47,12 @@ def test_unfinished_and_damaged_stores(store: Path, capsys: pytest.CaptureFixtur
     assert report.main([str(store)]) == 2
     assert "UnsealedStore" in capsys.readouterr().err
     assert not Path("report.html").exists()
+
+
+def test_the_list_of_label_errors(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main([str(store), "--label_errors=wrong.csv"]) == 0
+    said, last = capsys.readouterr().out.splitlines()
+    head, *lines = Path("wrong.csv").read_text().splitlines()
+    assert said == f"likely label errors: {len(lines)}, in wrong.csv"
+    assert last == "report: report.html"
+    assert head.startswith("split,target,row,position,content_key,given,")
