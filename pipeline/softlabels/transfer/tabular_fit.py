@@ -95,8 +95,8 @@ def _number(kind: type[Number], name: str, x: NDArray[np.float64]) -> Number:
     has_gaps = bool(known.size < x.size)
     if known.min() == known.max():
         return kind(name, float(known[0]), 1.0, has_gaps)
-    mean = math.fsum(known) / known.size
-    return kind(name, mean, math.sqrt(math.fsum((known - mean) ** 2) / known.size), has_gaps)
+    mean = math.fsum(known.tolist()) / known.size
+    return kind(name, mean, math.sqrt(math.fsum(((known - mean) ** 2).tolist()) / known.size), has_gaps)
 
 
 def _category(name: str, values: Sequence[Value]) -> Category:
