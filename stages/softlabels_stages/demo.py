@@ -18,6 +18,7 @@ from pathlib import Path
 from softlabels.errors import Interrupted
 from softlabels.system.durable import system_errors
 from softlabels.system.local import write_atomically
+from softlabels.system.paths import local_path
 from softlabels_stages import teacher_logits, train_student, train_teacher
 from softlabels_stages.demo_arguments import Demo
 from softlabels_stages.run import say, should_stop, stage, suggested
@@ -38,7 +39,7 @@ _STEPS: tuple[tuple[str, Callable[[Sequence[str]], int], tuple[str, ...]], ...] 
 @stage("demo", resumable=True)
 def main(args: Demo) -> int:
     """Lay the files out, and run one command after the other."""
-    folder = Path(args.out)
+    folder = Path(local_path(args.out))
     _lay_out(folder)
     with system_errors("open", folder), chdir(folder):
         say(f"teachers, labels and students of handwritten digits, in {folder}; the commands, as you would type them:")

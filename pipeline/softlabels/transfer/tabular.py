@@ -21,6 +21,7 @@ from softlabels.transfer.decode import Value
 from softlabels.transfer.prepare import Row
 
 TABLE = "softlabels.transfer.table"
+MOST = 1000  # values of a category
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?")
 _DAY = np.timedelta64(1, "D")
 
@@ -139,6 +140,10 @@ def columns_of(columns: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
         raise ConfigError(
             f"prepare.init_args.columns of table: {error}", remedy="leave it out, or copy it whole"
         ) from error
+    if wide := [each.name for each in found if isinstance(each, Category) and len(each.values) > MOST]:
+        raise ConfigError(
+            f"the category {wide[0]!r} has more than {MOST:,} values", remedy="leave the column out of inputs"
+        )
     if wrong := [each.name for each in found if not isinstance(each, Category) and not each.deviation > 0]:
         raise ConfigError(f"the deviation of {wrong[0]!r} is not above 0", remedy="leave columns out, or copy it whole")
     return found

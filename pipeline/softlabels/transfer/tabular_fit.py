@@ -21,10 +21,20 @@ from softlabels.transfer.columns import column_at
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import Value, decode, is_temporal
 from softlabels.transfer.source import open_split
-from softlabels.transfer.tabular import TABLE, Category, Column, Date, Number, as_days, as_names, as_numbers, columns_of
+from softlabels.transfer.tabular import (
+    MOST,
+    TABLE,
+    Category,
+    Column,
+    Date,
+    Number,
+    as_days,
+    as_names,
+    as_numbers,
+    columns_of,
+)
 
 SPLIT = "train"
-MOST = 1000  # values of a category
 
 
 def is_unfitted(spec: ObjectSpec) -> bool:
