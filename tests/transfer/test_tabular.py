@@ -178,16 +178,11 @@ def test_a_split_with_text_where_the_training_split_has_numbers(tmp_path: Path) 
         load(folder, "test", inputs=("a",), splits={"test": "test"})
 
 
-@pytest.mark.parametrize(
-    "columns",
-    [
-        None,
-        3,
-        [{"kind": "number"}],
-        [{"kind": "number", "name": "a", "mean": 0.0, "deviation": 0.0}],
-        [{"kind": "sum"}],
-    ],
-)
+WIDE = [{"kind": "category", "name": "a", "values": list(range(1001))}]
+FLAT = [{"kind": "number", "name": "a", "mean": 0.0, "deviation": 0.0}]
+
+
+@pytest.mark.parametrize("columns", [None, 3, [{"kind": "number"}], FLAT, [{"kind": "sum"}], WIDE, []])
 def test_columns_that_are_none(columns: Any) -> None:
     with pytest.raises(ConfigError):
-        table([1.0], columns=columns)  # type: ignore[list-item]
+        table([np.float64(1)], columns=columns)

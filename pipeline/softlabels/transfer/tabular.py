@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from softlabels.transfer.decode import Value
 from softlabels.transfer.prepare import Row
 
 TABLE = "softlabels.transfer.table"
+MOST = 1000  # values of a category
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?")
 _DAY = np.timedelta64(1, "D")
 
@@ -89,7 +91,8 @@ class Category(msgspec.Struct, tag_field="kind", tag="category", frozen=True, fo
         found = [
             other + self.missing if value is None else places.get(value, other) for value in as_names(self.name, values)
         ]
-        one_hot: NDArray[np.float64] = np.eye(self.width)[found].reshape(len(values), self.width)
+        one_hot = np.zeros((len(values), self.width))
+        one_hot[np.arange(len(values)), found] = 1
         return one_hot
 
 
@@ -137,6 +140,10 @@ def columns_of(columns: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
         raise ConfigError(
             f"prepare.init_args.columns of table: {error}", remedy="leave it out, or copy it whole"
         ) from error
+    if wide := [each.name for each in found if isinstance(each, Category) and len(each.values) > MOST]:
+        raise ConfigError(
+            f"the category {wide[0]!r} has more than {MOST:,} values", remedy="leave the column out of inputs"
+        )
     if wrong := [each.name for each in found if not isinstance(each, Category) and not each.deviation > 0]:
         raise ConfigError(f"the deviation of {wrong[0]!r} is not above 0", remedy="leave columns out, or copy it whole")
     return found
@@ -144,8 +151,8 @@ def columns_of(columns: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
 
 def as_numbers(name: str, values: Sequence[Value]) -> NDArray[np.float64]:
     """(B,) numbers or booleans as float64, NaN where one is missing. Raises TransferSetError for anything else."""
-    if wrong := [value for value in values if not _is_single(value) or isinstance(value, str)]:
-        what = "text" if isinstance(wrong[0], str) else "bytes" if isinstance(wrong[0], bytes) else "lists"
+    if strangers := [kind for kind in {*map(type, values)} if not issubclass(kind, np.generic | NoneType)]:
+        what = "text" if strangers[0] is str else "bytes" if strangers[0] is bytes else "lists"
         raise _refused(name, f"holds {what} where the training split has numbers")
     found = np.array(values, np.float64)
     if np.isinf(found).any():
@@ -165,16 +172,13 @@ def as_days(name: str, values: Sequence[Value]) -> NDArray[np.float64]:
     return np.asarray((found - np.datetime64(0, "us")) / _DAY, np.float64)
 
 
-def as_names(name: str, values: Sequence[Value]) -> list[str | np.generic | None]:
+def as_names(name: str, values: Sequence[Value]) -> list[Any]:
     """Names or codes, None where one is missing (or NaN). Raises TransferSetError for anything else."""
-    if not all(map(_is_single, values)):
+    kinds = {*map(type, values)}
+    if not all(issubclass(kind, str | np.generic | NoneType) for kind in kinds):
         raise _refused(name, "holds bytes or lists")
-    return [None if value != value else value for value in values]  # type: ignore[misc]
-
-
-def _is_single(value: Value) -> bool:
-    """Whether a value is a number, a boolean, text, or missing."""
-    return value is None or isinstance(value, str | np.generic)
+    has_nan = any(issubclass(kind, np.floating) for kind in kinds)
+    return [None if value != value else value for value in values] if has_nan else list(values)
 
 
 def _refused(name: str, what: str) -> TransferSetError:

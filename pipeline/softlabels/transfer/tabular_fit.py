@@ -21,10 +21,20 @@ from softlabels.transfer.columns import column_at
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import Value, decode, is_temporal
 from softlabels.transfer.source import open_split
-from softlabels.transfer.tabular import TABLE, Category, Column, Date, Number, as_days, as_names, as_numbers, columns_of
+from softlabels.transfer.tabular import (
+    MOST,
+    TABLE,
+    Category,
+    Column,
+    Date,
+    Number,
+    as_days,
+    as_names,
+    as_numbers,
+    columns_of,
+)
 
 SPLIT = "train"
-MOST = 1000  # values of a category
 
 
 def is_unfitted(spec: ObjectSpec) -> bool:
@@ -95,8 +105,8 @@ def _number(kind: type[Number], name: str, x: NDArray[np.float64]) -> Number:
     has_gaps = bool(known.size < x.size)
     if known.min() == known.max():
         return kind(name, float(known[0]), 1.0, has_gaps)
-    mean = math.fsum(known) / known.size
-    return kind(name, mean, math.sqrt(math.fsum((known - mean) ** 2) / known.size), has_gaps)
+    mean = math.fsum(known.tolist()) / known.size
+    return kind(name, mean, math.sqrt(math.fsum(((known - mean) ** 2).tolist()) / known.size), has_gaps)
 
 
 def _category(name: str, values: Sequence[Value]) -> Category:
