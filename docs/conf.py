@@ -42,7 +42,7 @@ napoleon_custom_sections = [("Attributes", "params_style")]  # a line may name s
 default_role = "py:obj"  # in docstrings what stands between backticks is code, and a link where it is a name
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
-nitpick_ignore_regex = [("py:.*", ".*")]  # types in signatures: most have no place on the site
+nitpick_ignore_regex = [("py:.*", "(?s).*")]  # types in signatures: most have no place on the site
 
 LINK = re.compile(r"\]\(((?:docs|data|benchmarks)/[\w/.-]+)\.md(?:#[\w-]+)?\)")
 NAME = re.compile(r"^- `(softlabels\.[\w.]+)`$", re.M)
