@@ -38,6 +38,7 @@ nb_execution_raise_on_error = True
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
+autodoc_type_aliases = {"ArrayLike": "ArrayLike", "npt.ArrayLike": "ArrayLike"}  # written out it is a long line
 napoleon_custom_sections = [("Attributes", "params_style")]  # a line may name several
 default_role = "py:obj"  # in docstrings what stands between backticks is code, and a link where it is a name
 python_use_unqualified_type_names = True

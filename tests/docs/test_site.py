@@ -1,5 +1,5 @@
-"""The documentation as a site (docs/conf.py): every page is well formed, and every link of it has an end. The slow test builds all
-of it as `make docs` does, with docstrings and the tutorial's cells run.
+"""The documentation as a site (docs/conf.py): every page is well formed, and each of its links has an end. The slow test builds
+it as `make docs` does, with docstrings and the tutorial's cells run.
 """
 
 from __future__ import annotations
