@@ -28,6 +28,7 @@ def test_pages_are_well_formed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_site_is_whole_and_the_tutorial_runs(tmp_path: Path) -> None:
     build("html", tmp_path, "-D", "nb_execution_mode=force")
     site = tmp_path / "site"
