@@ -176,7 +176,7 @@ bench: dev ## readers, resuming, writing, offline against online, beside their p
 	$(BIN)/python -m benchmarks.performance
 
 docs: dev ## the documentation as a site, with docstrings and the tutorial's cells run: build/site/index.html
-	$(BIN)/python -m sphinx -b html -W --keep-going -n -q -c docs -d build/doctrees -D nb_execution_mode=force . build/site
+	$(BIN)/python -m sphinx -b html -E -W --keep-going -n -q -c docs -d build/doctrees -D nb_execution_mode=force . build/site
 	@echo "$(CURDIR)/build/site/index.html"
 
 check: lint types test ## lint, types and test: what CI runs

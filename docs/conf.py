@@ -1,6 +1,6 @@
 """The documentation as a site: the pages that GitHub shows, from the root of the repository, and docstrings.
 
-`make docs` builds it. README is the start page. The sidebar has each page under the heading of README that is the first to link
+`make docs` builds it. README is the start page. The sidebar has each page under the heading of README that is the last to link
 to it, so nothing is written twice. In docs/api.md a line "- `softlabels.NAME`" becomes the docstring of that name. Links to
 files that are no pages become downloads. A page that begins with `file_format: mystnb` is run and shows what its cells print.
 """
@@ -24,6 +24,7 @@ root_doc, api = "README", "docs/api"
 include_patterns = ["README.md", "data/README.md", "docs/**.md", "benchmarks/results/*.md"]
 exclude_patterns = [".*", "build", "pipeline", "runs", "stages", "stores", "tests"]
 html_theme, html_title = "furo", f"softlabels {version}"
+html_static_path, html_css_files = ["site.css"], ["site.css"]
 html_show_copyright = html_show_sphinx = html_copy_source = False
 highlight_language = "none"  # a block without a language is text
 smartquotes = False  # two hyphens are an option's
@@ -37,10 +38,12 @@ nb_execution_raise_on_error = True
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-napoleon_use_ivar = True
+autodoc_type_aliases = {"ArrayLike": "ArrayLike", "npt.ArrayLike": "ArrayLike"}  # written out it is a long line
+napoleon_custom_sections = [("Attributes", "params_style")]  # a line may name several
+default_role = "py:obj"  # in docstrings what stands between backticks is code, and a link where it is a name
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
-nitpick_ignore_regex = [("py:.*", ".*")]  # types in signatures: most have no place on the site
+nitpick_ignore_regex = [("py:.*", "(?s).*")]  # types in signatures: most have no place on the site
 
 LINK = re.compile(r"\]\(((?:docs|data|benchmarks)/[\w/.-]+)\.md(?:#[\w-]+)?\)")
 NAME = re.compile(r"^- `(softlabels\.[\w.]+)`$", re.M)
@@ -50,7 +53,7 @@ FOLDERS = {"Decisions": "docs/decisions/", "Measured": "benchmarks/results/", "M
 def sidebar(readme: str, pages: set[str]) -> str:
     """Tables of contents, which the page does not show: the pages that README links to by its headings, then the others."""
     tables = {}
-    for part in re.split(r"^## ", readme, flags=re.M):
+    for part in reversed(re.split(r"^## ", readme, flags=re.M)):
         tables[part.partition("\n")[0]] = [page for page in dict.fromkeys(LINK.findall(part)) if page in pages]
         pages = pages.difference(LINK.findall(part))
     for title, folder in FOLDERS.items():

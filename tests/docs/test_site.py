@@ -1,5 +1,5 @@
-"""The documentation as a site (docs/conf.py): every page is well formed, and every link of it has an end. The slow test builds all
-of it as `make docs` does, with docstrings and the tutorial's cells run.
+"""The documentation as a site (docs/conf.py): every page is well formed, and each of its links has an end. The slow test builds
+it as `make docs` does, with docstrings and the tutorial's cells run.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ def test_pages_are_well_formed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_site_is_whole_and_the_tutorial_runs(tmp_path: Path) -> None:
     build("html", tmp_path, "-D", "nb_execution_mode=force")
     site = tmp_path / "site"

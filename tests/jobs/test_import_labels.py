@@ -453,3 +453,8 @@ def test_nan_among_compressed_numbers(tmp_path: Path, imported: Import) -> None:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "one.parquet")
     with pytest.raises(NanLogits, match="row 1: a log-probability of position 4 is NaN"):
         imported(tmp_path / "one.parquet", "distillkit")
+
+
+def test_no_kept_entry_is_refused() -> None:
+    with pytest.raises(ConfigError, match="k is 0; give --k from 1 up, or leave it out"):
+        Foreign(tokenizer="tokenizer", k=0)

@@ -39,7 +39,7 @@ def merge(
     splits: Sequence[str] | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
-    """Make the teachers of several stores the members of one: `merge(["stores/a", "stores/b"], "stores/ab", weights=[2, 1])`.
+    """Make the teachers of several stores the members of one.
 
     Rows meet by content key and stand in the order of the first store; classes with names meet by name. Hard labels are known
     where any store knows them; inputs, split and names are those of the first store.
@@ -80,7 +80,7 @@ def concat(
     splits: Sequence[str] | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
-    """Put the rows of several stores of one teacher behind each other: `concat(["stores/may", "stores/june"], "stores/both")`.
+    """Put the rows of several stores of one teacher behind each other.
 
     Args:
         repeated: rows that a store before theirs has: "error", or keep the "first". The others: as `merge` says.
@@ -111,8 +111,7 @@ def select(
     splits: Sequence[str] | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
-    """Take some rows, members, targets and splits out of a store: `select("stores/lm", "stores/small", rows=":1000",
-    splits=["train"])`.
+    """Take some rows, members, targets and splits out of a store.
 
     Args:
         store: one split, or a folder of splits. out: where the new store goes.

@@ -24,7 +24,7 @@ def diff(
     rename: Mapping[str, str] = _NOBODY,
     splits: Sequence[str] | None = None,
 ) -> dict[str, StoreDiff]:
-    """Compare two sealed stores: `diff("stores/may", "stores/june")["train"].targets[""].lines`.
+    """Compare two sealed stores.
 
     Rows meet by content key, whatever their order; classes with names meet by name. Compared is what the members say together:
     their arithmetic mean, of a store that keeps a geometric one that.

@@ -48,7 +48,7 @@ def encode(
     device: str = "auto",
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
-    """Encode a dense store as topk, without a teacher: `encode("stores/lm", "stores/lm-topk", EncodingSettings("topk", k=16))`.
+    """Encode a dense store as topk, without a teacher.
 
     The basis of the tails is found once, in a sample of the first split (train, where there is one), and shared by all. The
     same call goes on where it was stopped.

@@ -40,7 +40,7 @@ def export_labels(
     mean: str = "arithmetic",
     watch: Watch = LOGGED,
 ) -> list[str]:
-    """Write a store's labels to a file: `export_labels("stores/lm", "lm.parquet", to_format="axolotl", split="train")`.
+    """Write a store's labels to a file.
 
     Args:
         store: one split, or a folder of them and `split`. to: a new file, .npz of npz, else .parquet.

@@ -43,7 +43,7 @@ def extend(
     missing: Missing = "error",
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
-    """Label the rows of a transfer set that a store lacks: `extend("stores/may", rows, teacher, labels, "stores/june")`.
+    """Label the rows of a transfer set that a store lacks.
 
     The new store has all rows in the order of the transfer set, so that it is what one pass over all of them would have made.
     Those that `store` has, by content key, are copied bit for bit; `store` itself is not touched. The same call goes on where

@@ -11,7 +11,7 @@ from softlabels.system.places import Target, folder_of
 
 
 def sign(store: Target, key: str, *, watch: Watch = LOGGED) -> dict[str, str]:
-    """Sign the manifest of a sealed store, or of each split of a folder: `sign("stores/digits", "team.pem")`.
+    """Sign the manifest of a sealed store, or of each split of a folder.
 
     Signatures of other keys stay. A key that signed a store signs it once.
 

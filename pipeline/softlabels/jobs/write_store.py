@@ -50,7 +50,7 @@ def write_store(
     classes: Sequence[str] | Mapping[str, Sequence[str]] | None = None, teacher: TeacherSpec | str = "imported",
     split: str | None = None, are_logits: bool = False,
 ) -> Store:  # fmt: skip
-    """Make a sealed store of a teacher's outputs, and open it: `write_store("stores/noise/train", logits, inputs=x, labels=y)`.
+    """Make a sealed store of a teacher's outputs, and open it.
 
     The same call goes on where one was interrupted, and leaves a finished store as it is. What there is to say of the rows
     (docs/checks.md) is logged as a warning.

@@ -94,7 +94,7 @@ class Store(Stored):
 
     Attributes:
         path, folder: where it lies. spec, manifest: what it says of itself.
-        rows: R. targets: the names of its targets, "" of one without a name.
+        rows: R, their number. targets: the names of its targets, "" of one without a name.
         classes, members, class_names: C, M and the names of the classes, or None.
         encoding: dense, topk, sigmoid or values, with what its columns mean. soft_columns: the names of its columns.
         positions: P, the (most) positions of a row; None where a row is one distribution and has no such axis.
