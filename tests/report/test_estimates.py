@@ -43,12 +43,12 @@ def test_bytes_grow_with_the_data_and_what_is_fixed_does_not() -> None:
 
 
 def test_a_gain_is_within_its_interval_as_often_as_two_standard_errors_promise(rng: np.random.Generator) -> None:
-    hard, distilled = rng.normal(0.5, 0.1, (2, 20_000, 8)) - np.array([0.0, 0.05])[:, None, None]
+    hard, distilled = rng.normal(0.5, 0.1, (2, 5_000, 8)) - np.array([0.0, 0.05])[:, None, None]
     found = [gain(one, two) for one, two in zip(hard.tolist(), distilled.tolist(), strict=True)]
     held = np.mean([each.low < 0.05 < each.high for each in found])
-    assert held == pytest.approx(0.914, abs=0.01)  # P(|t| < 2) of 7 degrees of freedom
+    assert held == pytest.approx(0.914, abs=0.015)  # P(|t| < 2) of 7 degrees of freedom
     again = np.mean([a.low < b.estimate < a.high for a, b in itertools.pairwise(found)])
-    assert again == pytest.approx(0.800, abs=0.01)  # P(|t| < 2 / sqrt 2): both means vary
+    assert again == pytest.approx(0.800, abs=0.015)  # P(|t| < 2 / sqrt 2): both means vary
 
 
 def test_an_interval_says_on_which_side_of_0_it_lies() -> None:
