@@ -87,6 +87,22 @@ def test_bytes_and_time_of_the_pass(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "measure"), [(language_model, "NLL"), (detector, "class: error rate")], ids=["tokens", "two targets"]
+)
+def test_students_of_tokens_and_of_several_targets(
+    recipe: Callable[[Path], dict[str, Any]], measure: str, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("softlabels.jobs.plan_students.STEPS", (40, 100))
+    made = recipe(work)
+    settings: dict[str, Any] = {"student": ModelConfig, "training": StudentTraining}
+    found = planned(made, **{name: typed(kind, made[name], where="") for name, kind in settings.items()})
+    assert isinstance(found.gain, Gain), found.gain
+    assert (found.gain.measure, found.gain.groups >= 4) == (measure, True)
+    assert found.flatness is not None
+
+
+@pytest.mark.slow
 def test_the_gain_of_other_rows_and_seeds(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Repetitions with other pilot rows and seeds, among very many rows, as often inside as two standard errors promise: the
     mean of all nine times in ten, another repetition four times in five.

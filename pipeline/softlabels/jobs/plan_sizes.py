@@ -115,27 +115,29 @@ def _basis_bytes(spec: Spec) -> int:
 
 
 def examined(rows: TransferRows, job: Labelled[Any], tried: Ways) -> Examined | None:
-    """What a sample of the rows says of the ways; the basis of tails is found in every other row of the sample, and
-    they are tried on the rest; where half the sample is too small for it, both in all of it. None where the teacher gives no
-    logits.
+    """What a sample of the rows says of the first softmax target, and of the ways. The basis of tails is found in every other
+    row of the sample, and they are tried on the rest; where half the sample is too small for it, both in all of it. None where
+    the teacher gives no logits.
     """
-    teacher, (name, own) = job.teacher, next(iter(job.encodings.items()))
-    weights, classes = teacher.weights, _classes(job)
-    if weights is None or own.target != "softmax":
+    teacher = job.teacher
+    weights, own = teacher.weights, {name: each for name, each in job.encodings.items() if each.target == "softmax"}
+    if weights is None or not own:
         return None
+    name, kept = next(iter(own.items()))
+    classes = min(each[name] for each in job.classes.values())
     at = pilot_rows(rows)
     ranks = {rank for each, _ in tried.values() if (rank := each.basis_rank) is not None}
     is_enough = len(at) > 1 and pilot_mask(rows, at[::2]).sum() >= max(ranks, default=0)
     fits, tries = (rows.take(at[::2]), rows.take(at[1::2])) if is_enough else (rows, rows)
     basis = None
     if ranks:
-        found = find_basis(Pilot(fits, teacher, own, name), max(ranks))
+        found = find_basis(Pilot(fits, teacher, kept, name), max(ranks))
         basis = TailBasis(torch.from_numpy(np.array(found)).to(teacher.device))
-    shares = np.ones(1) if own.is_reduced else np.asarray(weights, np.float64)
+    shares = np.ones(1) if kept.is_reduced else np.asarray(weights, np.float64)
     return examine(
-        Pilot(tries, teacher, own, name),
+        Pilot(tries, teacher, kept, name),
         shares,
-        encodings={name: each for name, (each, _) in tried.items()},
+        encodings={way: each for way, (each, _) in tried.items() if "" in own},
         basis=basis,
         tails=[k for k in KS if k < classes],
     )

@@ -26,13 +26,14 @@ from softlabels.models import ModelConfig
 from softlabels.report.estimates import best, gain
 from softlabels.report.measures import Measure, shown
 from softlabels.report.plan import Gain
-from softlabels.report.views import first_view
+from softlabels.report.views import views
 from softlabels.student.sweep import HARD, StudentTraining
 from softlabels.student.trainer import Trainer
 
 GROUPS, FEWEST = 8, 4  # of the pilot's rows; fewer where time is short, and below FEWEST nothing is said
-LEAST = 16  # training rows of a group
+LEAST = 8  # training rows of a group, and held-out ones
 STEPS = (200, 1000)  # of a student
+NLL = Measure(("nll",), "NLL")  # by which students of tokens are compared
 TRIED = (1.0, 2.0, 4.0, 8.0)  # temperatures beside the recipe's own
 
 
@@ -126,13 +127,17 @@ def _results(
             "the pilot was stopped, and nothing of it is kept", remedy="run the same command again"
         ) from error
     judged = [Judged(variant, [each.model]) for variant, each in zip(variants, students, strict=True)]
-    return first_view(judge_run(training, splits, judged, {}))
+    every = views(judge_run(training, splits, judged, {}))
+    name = next((each for each, view in every.items() if view.get("target", "softmax") == "softmax"), next(iter(every)))
+    return {**every[name], "of": name, "of_tokens": splits["train"].store.spec.of_tokens}
 
 
 def _gain(found: Sequence[Mapping[str, Any]], training: StudentTraining, rows: int) -> Gain:
     """What the results of the groups say together."""
     first = found[0]
     measure = shown(first).compared_by([student["scores"][0] for student in first["students"]])
+    measure = NLL if first["of_tokens"] else measure
+    title = "error rate" if measure.path == ("errors",) else measure.title
     values = {
         student["label"]: [_value(each["students"][number]["scores"][0], measure) for each in found]
         for number, student in enumerate(first["students"])
@@ -144,7 +149,7 @@ def _gain(found: Sequence[Mapping[str, Any]], training: StudentTraining, rows: i
     temperatures = [t if isinstance(t, str) else f"{t:g}" for t in given]
     means = [float(np.mean(each)) for each in (own[1], *(each for _, each in others))]
     return Gain(
-        measure="error rate" if measure.path == ("errors",) else measure.title,
+        measure=f"{first['of']}: {title}" if first["of"] else title,
         groups=len(found),
         rows=rows,
         held_out=min(each["rows"] for each in found),

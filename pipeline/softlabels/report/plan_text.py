@@ -87,14 +87,16 @@ def _teacher(plan: Plan) -> Iterator[str]:
 
 
 def _scores(scores: Mapping[str, Any]) -> str:
-    one = next(iter(scores["targets"].values())) if "targets" in scores else scores
+    every = scores.get("targets", {"": scores})
+    name = next((each for each, own in every.items() if "accuracy" in own), next(iter(every)))
+    one = every[name]
     found = [
         f"{title} {one[name]:.1%}" if name == "accuracy" else f"{title} {one[name]:.3f}"
         for name, title in _SCORES
         if name in one
     ]
     of = f" of {one['labelled']:,} with a label" if one.get("labelled") else ""
-    return (", ".join(found) or "no hard labels to compare with") + of
+    return f"{name}{': ' * bool(name)}{', '.join(found) or 'no hard labels to compare with'}{of}"
 
 
 def _flatness(plan: Plan) -> Iterator[str | Table]:
