@@ -67,19 +67,20 @@ def test_what_it_says_is_what_the_pass_takes(
     rows: None, work: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(plan_students, "STEPS", (40, 100))
+    monkeypatch.setattr(plan_students, "GROUPS", 4)
     write(work / "recipe.yaml")
     before = {path.name for path in work.iterdir()}
-    assert plan.main(["recipe.yaml", "--json", "--rows=32"]) == 0
+    assert plan.main(["recipe.yaml", "--json", "--rows=64"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {path.name for path in work.iterdir()} - before == {"cache"}
     assert list(scratch.glob("softlabels-*")) == []
-    assert found["pilot"] == {"test": 32, "train": 32, "validation": 32}
+    assert found["pilot"] == {"test": 64, "train": 64, "validation": 40}
     assert found["data"]["rows"] == {"test": 120, "train": 240, "validation": 40}
     assert found["teacher"]["split"] == "test"
     assert found["teacher"]["held_out"]["accuracy"] > 0.8
 
     gain = found["gain"]
-    assert (gain["groups"], gain["rows"], gain["held_out"]) == (4, 8, 8)
+    assert (gain["groups"], gain["rows"], gain["held_out"]) == (4, 16, 16)
     assert gain["interval"]["low"] < gain["hard"] - gain["distilled"] < gain["interval"]["high"]
     assert list(gain["temperatures"]) == ["4", "1", "2", "8"]
     assert found["verdict"].startswith(("go: ", "settle first: "))
