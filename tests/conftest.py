@@ -7,6 +7,7 @@ import hashlib
 import os
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+os.environ["SOFTLABELS_REPORT"] = "0"  # a page a run costs as much as most runs of tests; tests/pages have it
 
 import random
 import secrets

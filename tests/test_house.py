@@ -27,9 +27,15 @@ from softlabels_stages.arguments import COMMANDS, FORMATS
 ROOT = Path(__file__).parent.parent
 ROOMS = (
     "errors", "lazy", "names", "objects", "system", "labels", "checks", "store", "transfer", "stream", "models",
-    "foreign", "teacher", "student", "report", "jobs", "recipes",
+    "foreign", "teacher", "student", "report", "pages", "jobs", "recipes",
 )  # fmt: skip
-FORBIDDEN = {("stream", "teacher"), ("student", "teacher"), ("report", "teacher"), ("report", "student")}
+FORBIDDEN = {
+    ("stream", "teacher"),
+    ("student", "teacher"),
+    ("report", "teacher"),
+    ("report", "student"),
+    ("pages", "teacher"),
+}
 HOMES = ("pipeline/softlabels", "stages/softlabels_stages")
 ORDERED = {"pyproject.toml", "pipeline", "stages", "tests", "data", "Makefile", "README.md"}
 BESIDE = {"docs", "benchmarks", "examples", ".ci", "constraints.txt", "LICENSE"}

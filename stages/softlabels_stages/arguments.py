@@ -367,6 +367,7 @@ COMMANDS = {
         flat=("training",),
     ),
     "evaluate": Command("judge a student, or the stored teacher, on one split of a store", ("model",)),
+    "report": Command("write an HTML page on a store and runs of students", ("store", "runs"), home="page_arguments"),
     "prune": Command(
         "delete the weights of a run's students that the loss needs least, and retrain the rest",
         ("from_",),

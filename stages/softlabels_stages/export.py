@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from softlabels.errors import ConfigError
 from softlabels.jobs.edge import in_turn, latency_table, score_tables
 from softlabels.jobs.judge import digest_of
+from softlabels.jobs.run_files import LATENCY
 from softlabels.jobs.splits import Split, all_batches, load_rows, open_splits
 from softlabels.jobs.student_fit import fitted
 from softlabels.jobs.students import student_heads
@@ -31,6 +32,8 @@ from softlabels.store import Store
 from softlabels.store.markdown import without_folders
 from softlabels.student.export import LOGITS, SIZES, Exported, compared, export_student
 from softlabels.student.heads import Head
+from softlabels.student.latency import SIZES as SPEEDS
+from softlabels.student.latency import milliseconds
 from softlabels.student.onnx_file import OnnxModel
 from softlabels.student.sweep import StudentTraining
 from softlabels.system.local import LocalFolder
@@ -76,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if INT8 in files:
         _say_scores(model, exported, split, training)
     if args.latency:
-        _say_latency(exported, rows, teacher)
+        folder.put(LATENCY, json.dumps(_say_latency(exported, rows, teacher), indent=1).encode())
     if HF in args.formats:
         names = split.only(next(iter(heads))).store.class_names
         print(_line(_hugging_face(model, rows, folder.within(HF), names, args.transfer_set), name))
@@ -139,16 +142,18 @@ def _say_scores(model: nn.Module, exported: Sequence[Exported], split: Split, tr
 
 def _say_latency(
     exported: Sequence[Exported], rows: Tensor, teacher: tuple[Sequence[nn.Module], Tensor] | None
-) -> None:
-    """How large and how fast they are, in a table."""
+) -> dict[str, Any]:
+    """How large and how fast they are, in a table; and as `LATENCY` keeps it."""
     files = {found.form: found.path.read_bytes() for found in exported if found.form in (ONNX, INT8)}
     sizes, timed = {name: len(data) for name, data in files.items()}, {}
     if teacher is not None:
         run, size, note = in_turn(*teacher)
         timed[f"teacher{note}"], sizes[f"teacher{note}"] = run, size
     timed |= {name: (OnnxModel(data, named=True, threads=1), rows) for name, data in files.items()}
-    table, said = latency_table(timed, sizes)
+    speeds = milliseconds(timed)
+    table, said = latency_table(speeds, sizes)
     print(f"\n{as_text(table)}", *said, sep="\n")
+    return {"batches": SPEEDS, "models": {name: {"bytes": sizes[name], "milliseconds": speeds[name]} for name in timed}}
 
 
 def _hugging_face(

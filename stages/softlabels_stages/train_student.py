@@ -2,18 +2,21 @@
 
 One student of each kind is trained for every seed, and for every value where temperature, alpha or loss are lists; all of
 them side by side over one pass of the rows. The best epoch is chosen on validation rows, and when all are trained the test
-split is looked at once. The run folder holds a folder a student, config.yaml (a recipe that repeats the run), results.json
-and results.md. The same command goes on where it was stopped, and shows a finished run again.
+split is looked at once. The run folder holds a folder a student, config.yaml (a recipe that repeats the run), results.json,
+results.md and report.html, a page to look at. The same command goes on where it was stopped, and shows a finished run again.
 
 With --processes=N, or started by torchrun, N processes train together: they divide the rows of each batch, or the students.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
+from softlabels.jobs.report_runs import GivenRun
 from softlabels.jobs.run_files import RECIPE
+from softlabels.jobs.run_page import run_page
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
 from softlabels.report.comparison import best_seed, best_student, comparison_text
@@ -26,6 +29,8 @@ from softlabels_stages.processes import end_with_launcher, launch, require_proce
 from softlabels_stages.recipe import recipe_of, store_flag
 from softlabels_stages.run import say, should_stop, stage, suggested, warn
 from softlabels_stages.student_folder import options_of, record_own
+
+REPORT = "SOFTLABELS_REPORT"  # in the environment: 0 leaves report.html out
 
 
 @stage("train-student", resumable=True, takes_words=True)
@@ -66,7 +71,17 @@ def _run(args: TrainStudent, ranks: Ranks) -> int:
     print("", *lines, "", sep="\n")
     named = f"store{'s' * (len(args.store) > 1)} {', '.join(args.store)}"
     print(f"{named}, run {run.path}; try next: {_next(args, run)}")
+    if os.environ.get(REPORT) != "0":
+        _report(args, run)
     return 0
+
+
+def _report(args: TrainStudent, run: Run) -> None:
+    """Write the run's page, and name it."""
+    given = GivenRun(run.path, args.student, args.training, args.transfer_set)
+    page = run_page(given, run.results, args.source, watch=Watch(say, warn))
+    if page is not None:
+        say(f"report: {page}")
 
 
 def _next(args: TrainStudent, run: Run) -> str:

@@ -12,7 +12,7 @@ from softlabels.jobs.splits import Split
 from softlabels.models.estimator import Estimator
 from softlabels.report.table import Table, results_table
 from softlabels.student.export import as_onnx
-from softlabels.student.latency import SIZES, Timed, milliseconds
+from softlabels.student.latency import SIZES, Timed
 from softlabels.student.onnx_file import OnnxModel
 from softlabels.student.sweep import StudentTraining
 
@@ -54,11 +54,10 @@ def in_turn(models: Sequence[nn.Module], rows: Tensor) -> tuple[Timed, int, str]
     return (lambda batch: [run(batch) for run in runs], rows), size, note
 
 
-def latency_table(timed: Mapping[str, Timed], sizes: Mapping[str, int]) -> tuple[Table, list[str]]:
+def latency_table(found: Mapping[str, Sequence[float]], sizes: Mapping[str, int]) -> tuple[Table, list[str]]:
     """Bytes and milliseconds a row of each, side by side on one thread; and a line where eight bits do not pay."""
-    found = milliseconds(timed)
     titles = ("", "bytes", *(f"ms a row, batch {size}" for size in SIZES))
-    lines = tuple((name, f"{sizes[name]:,}", *(f"{each:.4g}" for each in found[name])) for name in timed)
+    lines = tuple((name, f"{sizes[name]:,}", *(f"{each:.4g}" for each in found[name])) for name in found)
     said = []
     if {"onnx", "int8"} <= {*found}:
         ratios = [new / old for new, old in zip(found["int8"], found["onnx"], strict=True)]

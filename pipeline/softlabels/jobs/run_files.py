@@ -10,6 +10,9 @@ from softlabels.report.comparison import best_seed, best_student, comparison_tex
 from softlabels.system.local import LocalFolder
 
 RUN, RECIPE, RESULTS = "run.json", "config.yaml", "results.json"
+LATENCY = (
+    "latency.json"  # in a student's folder: bytes and milliseconds a row of what was exported of it, and of its teacher
+)
 
 
 def read_object(run: LocalFolder, name: str, remedy: str) -> dict[str, Any]:

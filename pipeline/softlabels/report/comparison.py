@@ -43,7 +43,7 @@ def comparison_text(results: Results) -> str:
         return "\n\n".join(parts)
     table = comparison_table(results)
     table = table.without(*shown(results).left_out) if len(distilled_students(results)) > 1 else table
-    return "\n".join([_title(results), "", as_text(table), "", *map(one_line, statements(results))])
+    return "\n".join([judged_on(results), "", as_text(table), "", *map(one_line, statements(results))])
 
 
 def comparison_markdown(results: Results, *, title: str) -> str:
@@ -57,7 +57,7 @@ def comparison_body(results: Results) -> str:
         parts = (f"### {escaped(name)}\n\n{comparison_body(view)}" for name, view in views(results).items())
         return "\n".join(parts)
     lines = "\n".join(f"- {escaped(line)}" for line in statements(results))
-    return f"{escaped(_title(results))}\n\n{as_markdown(comparison_table(results))}\n{lines}\n"
+    return f"{escaped(judged_on(results))}\n\n{as_markdown(comparison_table(results))}\n{lines}\n"
 
 
 def comparison_table(results: Results) -> Table:
@@ -205,7 +205,8 @@ def _end(student: Student) -> str:
     return str(student["label"]).rpartition(", ")[2]
 
 
-def _title(results: Results) -> str:
+def judged_on(results: Results) -> str:
+    """Which rows everyone was judged on, and over how many seeds."""
     seeds = results["seeds"]
     spread_over = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
     count, what = judged(results)

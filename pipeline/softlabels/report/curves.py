@@ -56,22 +56,21 @@ def curves_png(
         DiskFull, StorageError: the file cannot be written.
     """
     groups: dict[str, list[Sequence[Line]]] = {}  # the hard student, which has a style of its own, last
-    for name, lines in sorted(lines_by_name.items(), key=lambda item: _kind(item[0]) == _HARD):
-        groups.setdefault(_kind(name), []).append(lines)
+    for name, lines in sorted(lines_by_name.items(), key=lambda item: kind_of(item[0]) == _HARD):
+        groups.setdefault(kind_of(name), []).append(lines)
     styles = [HARD if name == _HARD else line_style(number, len(groups)) for number, name in enumerate(groups)]
     logs = list(lines_by_name.values())
     kinds = targets or {"": "softmax"}
-    keys = (*_LOSSES, *(_of_target(by, name) for name, kind in kinds.items() for by in SHOWN[kind].main), _RATE)
     unit = SHOWN[kinds[""]].unit if "" in kinds else "weighted"
-    measured = [key for key in keys if any(_curve(lines, key) for lines in logs)] or [_TRAIN]
+    measured = measured_in(logs, kinds) or [_TRAIN]
     rows = -(-len(measured) // 2)
-    wide = far_apart([value for lines in logs for key in _LOSSES for value in _curve(lines, key).values()], 30)
+    wide = far_apart([value for lines in logs for key in _LOSSES for value in curve(lines, key).values()], 30)
     with figure_in(path, width=_WIDTH, height=_HEIGHT * rows + 0.3) as figure:
         panels = figure.subplots(rows, 2, squeeze=False, sharex=True).ravel()
         handles: dict[str, Any] = {}
         for axes, key in zip(panels, measured, strict=False):
             for (name, group), style in zip(groups.items(), styles, strict=True):
-                curves = [_curve(lines, key) for lines in group]
+                curves = [curve(lines, key) for lines in group]
                 drawn = _draw_group(axes, curves, style, len(groups))
                 handles.setdefault(f"{name} ({len(group)} seeds)" if len(group) > 1 else name, drawn)
                 if key is _HELD_OUT:
@@ -84,6 +83,12 @@ def curves_png(
         legend_below(figure, handles)
 
 
+def measured_in(logs: Sequence[Sequence[Line]], kinds: Mapping[str, Target]) -> list[Measure]:
+    """What some of the logs have a value of: losses, by what students of each target are compared, the learning rate."""
+    keys = (*_LOSSES, *(_of_target(by, name) for name, kind in kinds.items() for by in SHOWN[kind].main), _RATE)
+    return [key for key in keys if any(curve(lines, key) for lines in logs)]
+
+
 def _of_target(measure: Measure, name: str) -> Measure:
     """A measure of one of several targets, as the lines of a log have it."""
     if not name:
@@ -91,12 +96,12 @@ def _of_target(measure: Measure, name: str) -> Measure:
     return dataclasses.replace(measure, path=("targets", name, *measure.path), title=f"{name}: {measure.title}")
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
     """What students that differ by their seed alone share of their names."""
     return _SEED.sub("", name)
 
 
-def _curve(lines: Sequence[Line], key: Measure) -> Curve:
+def curve(lines: Sequence[Line], key: Measure) -> Curve:
     """Values by epoch; what was not measured, or is infinite, is left out."""
     found = {line["epoch"]: key.found([line]) for line in lines if "epoch" in line}
     return {epoch: float(x) for epoch, values in found.items() for x in values if x is not None and math.isfinite(x)}

@@ -19,7 +19,7 @@ from softlabels.report.figure import HARD, far_apart, figure_in, legend_below, l
 from softlabels.report.measures import Measure, Results, Scores, shown
 from softlabels.report.spread import Spread, spread
 
-_AXES = {"temperature": "temperature T", "alpha": "alpha (weight of the soft labels)", "loss": "loss"}
+AXES = {"temperature": "temperature T", "alpha": "alpha (weight of the soft labels)", "loss": "loss"}
 _SHORT = {"temperature": "T=", "alpha": "alpha=", "loss": ""}
 _WIDTHS, _HEIGHT = {1: 5.4, 2: 9.0, 3: 13.0}, 3.5
 _MANY_TICKS = 9
@@ -27,7 +27,7 @@ _TEACHER = {"color": "#555555", "linestyle": (0, (1, 1))}
 
 
 @dataclass(frozen=True)
-class _Panel:
+class Panel:
     """What one part of the picture shows: a measure of a student's runs in `of`, `scores` or `validation`."""
 
     title: str
@@ -54,9 +54,8 @@ def sweep_png(results: Results, path: Path) -> None:
         MissingExtra: matplotlib is not installed.
         DiskFull, StorageError: the file cannot be written.
     """
-    axis, *others = [name for name in _AXES if name in results.get("swept", ())] or ["temperature"]
-    groups = _groups(distilled_students(results), others)
-    panels = _panels(results)
+    axis, groups = lines_of(results)
+    panels = panels_of(results)
     with figure_in(path, width=_WIDTHS[len(panels)], height=_HEIGHT) as figure:
         all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
         places = _Places(axis, distilled_students(results))
@@ -67,7 +66,7 @@ def sweep_png(results: Results, path: Path) -> None:
             for number, (name, students) in enumerate(groups.items()):
                 lines[name or "distilled"] = _draw_line(axes, places, students, panel, number, len(groups))
             places.label(axes)
-            axes.set_title(panel.title, loc="left")
+            axes.set_title(plain_text(panel.title), loc="left")
             axes.set_ylabel(panel.unit)
             _scale_y(axes, results, panel)
         figure.suptitle(plain_text(_title(results)), fontsize=9)
@@ -96,7 +95,7 @@ class _Places:
 
     def label(self, axes: Any) -> None:
         """Ticks at the values that were tried, and the axis's name."""
-        ticks, texts = list(self.places.values()), [plain_text(_shown(value)) for value in self.places]
+        ticks, texts = list(self.places.values()), [plain_text(shown_setting(value)) for value in self.places]
         if self.logarithmic:
             axes.set_xscale("log")
             axes.minorticks_off()
@@ -104,23 +103,25 @@ class _Places:
         axes.set_xticks(ticks, texts, rotation=40 if crowded else 0, ha="right" if crowded else "center")
         if not self.numeric:
             axes.set_xlim(-0.5, len(ticks) - 0.5)
-        axes.set_xlabel(_AXES.get(self.axis, self.axis) + (" (log scale)" if self.logarithmic else ""))
+        axes.set_xlabel(AXES.get(self.axis, self.axis) + (" (log scale)" if self.logarithmic else ""))
 
 
-def _groups(students: Sequence[Student], others: Sequence[str]) -> dict[str, list[Student]]:
-    """The students of each line, by what the line is called."""
+def lines_of(results: Results) -> tuple[str, dict[str, list[Student]]]:
+    """The setting along the x axis; and the students of each line, by what the line is called ("" of a single one)."""
+    axis, *others = [name for name in AXES if name in results.get("swept", ())] or ["temperature"]
     groups: dict[str, list[Student]] = {}
-    for student in students:
-        values = (f"{_SHORT[name]}{_shown(student['settings'].get(name))}" for name in others)
+    for student in distilled_students(results):
+        values = (f"{_SHORT[name]}{shown_setting(student['settings'].get(name))}" for name in others)
         groups.setdefault(", ".join(values), []).append(student)
-    return groups
+    return axis, groups
 
 
-def _shown(value: object) -> str:
+def shown_setting(value: object) -> str:
+    """A setting as it is written."""
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-def _panels(results: Results) -> list[_Panel]:
+def panels_of(results: Results) -> list[Panel]:
     """Errors (or what else students are compared by) on validation rows, where there were any, then those on the held-out
     split, marked as not to choose by, then how near students are to their teacher.
     """
@@ -130,14 +131,14 @@ def _panels(results: Results) -> list[_Panel]:
     what = by.title
     chosen_by = bool(held_out) and len(by.found(held_out)) == len(held_out)
     if chosen_by:
-        panels.append(_Panel(f"{what}, validation: choose by these", _unit(results, by, held_out), by, "validation"))
+        panels.append(Panel(f"{what}, validation: choose by these", _unit(results, by, held_out), by, "validation"))
     scores = [each for student in results["students"] for each in student["scores"]]
     if len(by.found(scores)) == len(scores):
         marked = f"{what}, {split}: not to choose by" if chosen_by else f"{what}, {split}"
-        panels.append(_Panel(plain_text(marked), _unit(results, by, scores), by))
+        panels.append(Panel(marked, _unit(results, by, scores), by))
     if near.path[0] == "kl":
-        return [*panels, _Panel("KL(teacher || student) at T=1", "nats", near)]
-    return panels if by == near else [*panels, _Panel(near.title, near.title, near)]
+        return [*panels, Panel("KL(teacher || student) at T=1", "nats", near)]
+    return panels if by == near else [*panels, Panel(near.title, near.title, near)]
 
 
 def _unit(results: Results, by: Measure, runs: Sequence[Scores]) -> str:
@@ -148,7 +149,7 @@ def _unit(results: Results, by: Measure, runs: Sequence[Scores]) -> str:
     return f"{what} of {counts[-1]:,} with a hard label" if counts else what
 
 
-def _draw_references(axes: Any, results: Results, panel: _Panel) -> dict[str, Any]:
+def _draw_references(axes: Any, results: Results, panel: Panel) -> dict[str, Any]:
     """Teacher and hard student as horizontal lines with bands; how far the teacher is from itself says nothing."""
     # judged on the held-out rows alone
     teacher = {} if panel.measure.is_about_teacher else {"scores": results["teacher"]["ensemble"]}
@@ -164,7 +165,7 @@ def _draw_references(axes: Any, results: Results, panel: _Panel) -> dict[str, An
     return handles
 
 
-def _draw_line(axes: Any, places: _Places, students: Sequence[Student], panel: _Panel, number: int, count: int) -> Any:
+def _draw_line(axes: Any, places: _Places, students: Sequence[Student], panel: Panel, number: int, count: int) -> Any:
     points = [(places.of(student, number, count), found) for student in students if (found := panel.found(student))]
     points.sort(key=lambda point: point[0])
     style = line_style(number, count) | ({} if places.numeric else {"linestyle": "none"})
@@ -180,7 +181,7 @@ def _draw_line(axes: Any, places: _Places, students: Sequence[Student], panel: _
     )
 
 
-def _scale_y(axes: Any, results: Results, panel: _Panel) -> None:
+def _scale_y(axes: Any, results: Results, panel: Panel) -> None:
     """KL, or MSE to the teacher, on a logarithmic axis where the hard student's would press all others to the ground."""
     found = [one for student in results["students"] if (one := panel.found(student))]
     lowest = min((one.mean - (one.deviation or 0.0) for one in found), default=0.0)

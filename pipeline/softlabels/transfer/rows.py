@@ -133,7 +133,7 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
     """
     root = cache if cache is not None else default_cache()
     salt = None if config.key_salt is None else read_salt(config.key_salt)
-    source = _open(config, split, root)
+    source = open_rows(config, split, cache=root)
     reader = label_reader(config, source)
     tokens = None if config.sequences is None else open_tokenization(config.sequences)
     if tokens is None:
@@ -162,8 +162,9 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
     )
 
 
-def _open(config: TransferSetConfig, split: str, root: Path) -> Source:
-    """The split, with the rows that are made for it."""
+def open_rows(config: TransferSetConfig, split: str, *, cache: Path | None = None) -> Source:
+    """The split's raw rows in the order of `load_transfer_set`, with the rows that are made for it."""
+    root = cache if cache is not None else default_cache()
     return with_pseudo_rows(config, split, open_split(config, split), root)
 
 
@@ -263,5 +264,8 @@ def _require_one_kind(config: TransferSetConfig, split: str, kinds: list[Kinds],
         except (msgspec.ValidationError, IndexError):  # nobody wrote it for this recipe
             continue
         except TransferSetError:
-            if identity(config, other, _open(config, other, root), recorded(config.prepare)) == meta["identity"]:
+            if (
+                identity(config, other, open_rows(config, other, cache=root), recorded(config.prepare))
+                == meta["identity"]
+            ):
                 raise

@@ -1,0 +1,65 @@
+"""`report`: a store, and runs of students beside it, as one HTML page that needs no server and no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from softlabels.jobs.label_error_list import write_label_errors
+from softlabels.jobs.report_runs import GivenRun, shown_run
+from softlabels.jobs.sources import Labels, Source
+from softlabels.jobs.watch import LOGGED, Watch
+from softlabels.pages.page import page
+from softlabels.pages.rows import rows_sections
+from softlabels.pages.runs import runs_sections
+from softlabels.pages.slider import Slider
+from softlabels.pages.store_section import store_sections
+from softlabels.system.local import write_atomically
+from softlabels.transfer.config import TransferSetConfig
+
+
+def report(
+    store: Labels,
+    runs: Sequence[GivenRun] = (),
+    *,
+    out: str | Path = "report.html",
+    split: str | None = None,
+    transfer: TransferSetConfig | None = None,
+    label_errors: str | Path | None = None,
+    watch: Watch = LOGGED,
+) -> Path:
+    """Write the page; what stood at `out` is replaced.
+
+    Args:
+        store: a sealed store, or a folder of splits; or a `Source`, of several stores that are read as one.
+        runs: finished runs, whose students are asked where their recipe is given.
+        out: the file.
+        split: the only one that is shown; all by default.
+        transfer: where the inputs of the rows are, of a store that does not hold them.
+        label_errors: a file for the list of hard labels that are likely wrong, as CSV (docs/report.md).
+
+    Returns:
+        The file.
+
+    Raises:
+        StorePathError, UnsealedStore: no sealed store. DamagedStore: a chunk is damaged.
+        ConfigError, DamagedRun: no finished run, or files that are no run's; no hard labels for `label_errors`.
+        MissingExtra: vl-convert is not installed. DiskFull, StorageError: the page cannot be written.
+    """
+    source = Source.of(store)
+    splits = source.open(only=split)
+    shown = [shown_run(run, source, splits, watch, named=len(runs) > 1) for run in runs]
+    answers = {name: [each for _, said in shown for each in said.get(name, ())] for name in splits}
+    slider = Slider.of([*splits.values()])
+    rows = rows_sections(splits, transfer or next((run.transfer_set for run in runs), None), answers)
+    places = zip([(name, target) for name, each in splits.items() for target in each.targets], rows, strict=True)
+    links = {place: section.name for place, section in places}
+    sections = [*store_sections(splits, slider), *runs_sections([run for run, _ in shown], links), *rows]
+    first = next(iter(splits.values())).spec
+    title = f"{first.teacher.name} on {first.transfer_set.name}"
+    write_atomically(Path(out), page(title, sections, slider=slider).encode())
+    if label_errors is not None:
+        count = write_label_errors(splits, Path(label_errors))
+        watch.say(f"likely label errors: {count:,}, in {label_errors}")
+    watch.say(f"report: {out}")
+    return Path(out)

@@ -1,0 +1,37 @@
+"""What a student says of rows of a store, as pages show it beside the teacher. Made by `jobs/student_answers.py`; pages know no
+models.
+
+N rows, P positions, C classes (or numbers of a vector).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """One student's outputs of some rows.
+
+    Attributes:
+        label: what the page calls it, such as "student, distilled". Data: it is shown as it is, never obeyed.
+        kind: whether it was taught hard labels alone or distilled; decides its colour.
+        rows: (N,) int64, the rows of the store that it was asked about, ascending, each once.
+        outputs: (N, [P,] C) float32: its logits at T = 1, or its values. Positions that do not count hold anything.
+        target: the name of the target that it was taught, "" of a store's only one.
+    """
+
+    label: str
+    kind: str
+    rows: NDArray[np.int64]
+    outputs: NDArray[np.float32]
+    target: str = ""
+
+    def of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Which of `rows` (n,) were asked about, and the outputs of these."""
+        at = np.searchsorted(self.rows, rows).clip(max=max(0, len(self.rows) - 1))
+        there = self.rows[at] == rows if len(self.rows) else np.zeros(len(rows), np.bool_)
+        return there, self.outputs[at[there]]

@@ -1,0 +1,374 @@
+"""What a page needs of a position to show its distribution at any temperature of the slider: log-probabilities at one
+temperature of the classes that can be among the largest, and the few numbers that carry them to any other.
+
+With b = 1 / T and b' that of the reference temperature, a member's class i has log p_i(T) = (b / b') log p_i(T') + s(T), with
+the same s for all classes whose logits are stored, and another for those of a topk tail. Such curves, entropies and divergences
+are kept at `temperatures`, Chebyshev's nodes in log T, and read between them by the barycentric formula (Berrut and Trefethen
+2004, SIAM Review 46). They are analytic functions of log T whose poles are pi / 2 away from the axis, so that the error does
+not depend on the size of the logits.
+
+N positions, M members, C classes, K kept classes, J nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabels.labels.base import Columns
+from softlabels.labels.bernoulli import sigmoid
+from softlabels.labels.encoding import Encoding
+from softlabels.labels.ensemble import log_mean_exp, log_softmax
+
+NODES = 16
+HIGHEST, LOWEST = 20.0, 0.5  # temperatures of the slider
+ALL = 64  # classes up to which all are kept
+TOP = 12  # classes of which every one is kept that is among so many at the ends or the middle of the slider
+_BYTES = 1 << 26  # of a block's distributions
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def temperatures(encoding: Encoding) -> Floats:
+    """(J,), ascending; the one temperature at which labels are known, where there is one."""
+    if encoding.only_at is not None:
+        return np.array([encoding.only_at])
+    lowest = LOWEST if encoding.keeps_all else max(1.0, encoding.lowest_temperature)
+    highest = max(HIGHEST, 2 * lowest)
+    middle, half = np.log(highest * lowest) / 2, np.log(highest / lowest) / 2
+    found = np.exp(middle - half * np.cos(np.pi * np.arange(NODES) / (NODES - 1)))
+    found[0], found[-1] = lowest, highest
+    return np.asarray(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """What it takes beside log-probabilities of some classes; float32, at the nodes of `temperatures`.
+
+    Attributes:
+        curves: (N, M, 2, J), s of stored classes and of those of a tail; None of a sigmoid. in_tail: (N, M, K) uint8.
+        entropy: (N, J) of the ensemble in nats; of a sigmoid the sum over its classes.
+        disagreement: (N, J), the members' mean KL to the ensemble (Jensen and Shannon's divergence).
+        student_curves: (S, N, J). kl: (S, N, J), KL of the ensemble to each student.
+    """
+
+    curves: NDArray[np.float32] | None
+    in_tail: NDArray[np.uint8]
+    entropy: NDArray[np.float32]
+    disagreement: NDArray[np.float32]
+    student_curves: NDArray[np.float32]
+    kl: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """N positions of a store's one target.
+
+    Attributes:
+        ids: (N, K) int32, the classes that are kept, ascending, -1 before a position's own.
+        log_p: (N, M, K) float32, of members at the reference temperature; of a sigmoid their logits at T = 1.
+        students: (S, N, K) float32, the same of students. students_top: (S, N) int32, their most probable class.
+        carried: None where all classes are kept as logits, which is all it takes.
+    """
+
+    ids: NDArray[np.int32]
+    log_p: NDArray[np.float32]
+    students: NDArray[np.float32]
+    students_top: NDArray[np.int32]
+    carried: Carried | None
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """How the columns of one target are read.
+
+    Attributes:
+        encoding, classes, basis: of the store.
+        weights: (M,), summing to 1.
+    """
+
+    encoding: Encoding
+    classes: int
+    basis: NDArray[np.float16] | None
+    weights: Floats
+
+    def member_log_probs(self, columns: Columns, temperature: float) -> Floats:
+        """(N, M, C) of members; of a sigmoid their logits."""
+        z = self.encoding.member_logits(columns, self.classes, self.basis, temperature)
+        return log_softmax(z) if self.encoding.target == "softmax" else z
+
+    def mean(self, log_p: Floats) -> Floats:
+        """The ensemble's (N, C), of the members' (N, M, C)."""
+        has = self.weights > 0
+        return log_mean_exp(log_p[:, has], self.weights[has])
+
+    def mean_flags(self, columns: Columns, temperature: float) -> Floats:
+        """The ensemble's probability of each class (N, C) of a sigmoid."""
+        return np.asarray(
+            self.encoding.probabilities(
+                columns, self.classes, self.basis, temperature=temperature, mean=self.mean_name, weights=self.weights
+            )
+        )
+
+    @property
+    def mean_name(self) -> str:
+        """The mean that `store.log_probs` gives unasked; of labels that were reduced the one that they are."""
+        return "geometric" if self.encoding.is_reduced else "arithmetic"
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one position's distribution."""
+        return 8 * self.classes * len(self.weights)
+
+
+def shown(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[NDArray[np.floating]] = ()) -> Shown:
+    """What is shown of positions.
+
+    Args:
+        teacher: of the store.
+        columns: (N, M, ...), of its soft columns.
+        labels: (N,) hard labels, -1 for none; each one's class is kept.
+        students: logits (N, C) of each.
+    """
+    step = max(1, _BYTES // teacher.row_bytes)
+    parts = [
+        _block(
+            teacher,
+            {name: values[start : start + step] for name, values in columns.items()},
+            labels[start : start + step],
+            [np.asarray(each[start : start + step], np.float64) for each in students],
+        )
+        for start in range(0, max(1, len(labels)), step)
+    ]
+    return parts[0] if len(parts) == 1 else _together(parts)
+
+
+def _block(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[Floats]) -> Shown:
+    if teacher.encoding.target == "sigmoid":
+        return _flags(teacher, columns, students)
+    nodes = temperatures(teacher.encoding)
+    if teacher.encoding.keeps_all and teacher.classes <= ALL:
+        return _whole(teacher, columns, students, float(nodes[reference_node(nodes)]))
+    ids = _kept(teacher, columns, labels, students, nodes)
+    safe = ids.clip(min=0)
+    at, entropy, apart = [], [], []
+    kl = np.zeros((len(students), len(labels), len(nodes)))
+    student_at = np.zeros((len(students), len(nodes), *ids.shape))
+    for number, temperature in enumerate(nodes.tolist()):
+        log_p = teacher.member_log_probs(columns, temperature)
+        mean = teacher.mean(log_p)
+        at.append(np.take_along_axis(log_p, safe[:, None], axis=-1))
+        entropy.append(softmax_entropy(mean))
+        apart.append(entropy[-1] - softmax_entropy(log_p) @ teacher.weights)
+        for student, z in enumerate(students):
+            log_q = log_softmax(z / temperature)
+            kl[student, :, number] = _expected(mean, mean - log_q)
+            student_at[student, number] = np.take_along_axis(log_q, safe, axis=-1)
+    kept, curves, in_tail = _carried(np.stack(at), nodes)
+    student_p, student_curves, _ = _carried(student_at.transpose(1, 2, 0, 3), nodes)
+    carried = Carried(
+        curves=curves,
+        in_tail=in_tail,
+        entropy=np.stack(entropy, axis=-1).astype(np.float32),
+        disagreement=np.stack(apart, axis=-1).clip(min=0).astype(np.float32),
+        student_curves=student_curves[:, :, 0].transpose(1, 0, 2),
+        kl=kl.clip(min=0).astype(np.float32),
+    )
+    return Shown(ids.astype(np.int32), kept, student_p.transpose(1, 0, 2), _tops(students, len(labels)), carried)
+
+
+def _whole(teacher: Teacher, columns: Columns, students: Sequence[Floats], at: float) -> Shown:
+    """All classes of a softmax."""
+    log_p = teacher.member_log_probs(columns, at)
+    count, _, classes = log_p.shape
+    ids = np.broadcast_to(np.arange(classes, dtype=np.int32), (count, classes))
+    said = np.stack([log_softmax(z / at) for z in students] or [np.zeros(ids.shape)])[: len(students)]
+    return Shown(ids, log_p.astype(np.float32), said.astype(np.float32), _tops(students, count), None)
+
+
+def mean_log_probs(teacher: Teacher, columns: Columns, temperature: float) -> Floats:
+    """The ensemble's log-probabilities (N, C) of a softmax."""
+    return teacher.mean(teacher.member_log_probs(columns, temperature))
+
+
+def softmax_entropy(log_p: Floats) -> Floats:
+    """In nats, over the last axis."""
+    return -_expected(log_p, log_p)
+
+
+def flag_entropy(p: Floats) -> Floats:
+    """Of a Bernoulli a class in nats, summed over the last axis."""
+    return np.asarray(_cross(p, p).sum(axis=-1))
+
+
+def _expected(log_p: Floats, values: Floats) -> Floats:
+    """The mean of values under p over the last axis; classes of probability 0 count nothing."""
+    return np.asarray(
+        np.where(np.isneginf(log_p), 0.0, np.exp(log_p) * np.where(np.isneginf(log_p), 0.0, values)).sum(-1)
+    )
+
+
+def _finite(values: Floats) -> Floats:
+    return np.asarray(np.where(np.isneginf(values), 0.0, values))
+
+
+def _tops(students: Sequence[Floats], count: int) -> NDArray[np.int32]:
+    return np.stack([z.argmax(axis=-1) for z in students] or [np.zeros(count)])[: len(students)].astype(np.int32)
+
+
+def _kept(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[Floats], nodes: Floats) -> Ints:
+    """Ids (N, K) of classes that are kept, ascending; -1 fills up in front."""
+    classes, count = teacher.classes, len(labels)
+    if classes <= ALL:
+        return np.broadcast_to(np.arange(classes), (count, classes)).copy()
+    found = [labels[:, None]] + [_largest(z) for z in students]
+    for temperature in {float(nodes[0]), float(nodes[len(nodes) // 2]), float(nodes[-1])}:
+        ids, _ = teacher.encoding.largest_log_probs(
+            columns,
+            classes,
+            teacher.basis,
+            temperature=temperature,
+            mean=teacher.mean_name,
+            weights=teacher.weights,
+            k=TOP,
+        )
+        found.append(ids)
+    every = np.sort(np.concatenate(found, axis=1), axis=1)
+    every[:, 1:][every[:, 1:] == every[:, :-1]] = -1
+    every = np.sort(every, axis=1)
+    return every[:, (every >= 0).any(axis=0)]
+
+
+def _largest(z: Floats) -> Ints:
+    return np.argpartition(-z, TOP - 1, axis=-1)[:, :TOP].astype(np.int64)
+
+
+def _carried(at: Floats, nodes: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
+    """Log-probabilities (J, N, M, K) at the nodes as those of the reference (N, M, K), curves (N, M, 2, J), and which classes
+    go by the second curve.
+    """
+    reference = reference_node(nodes)
+    log_p = at[reference]
+    ratio = (nodes[reference] / nodes)[:, None, None, None]
+    with np.errstate(invalid="ignore"):  # -inf of classes of probability 0
+        moved = at - ratio * log_p  # (J, N, M, K)
+    usable = np.where(np.isfinite(moved), moved, np.nan)
+    top = np.argmax(log_p, axis=-1)[..., None]
+    first = np.take_along_axis(usable, top[None], axis=-1)
+    in_tail = np.nan_to_num(np.abs(usable - first)).max(axis=0) > 1e-6 * (1 + np.abs(_finite(log_p)))
+    tail_at = np.argmax(in_tail, axis=-1)[..., None]
+    second = np.take_along_axis(usable, tail_at[None], axis=-1)
+    curves = np.nan_to_num(np.concatenate([first, second], axis=-1)).transpose(1, 2, 3, 0)
+    return log_p.astype(np.float32), curves.astype(np.float32), in_tail.astype(np.uint8)
+
+
+def reference_node(nodes: Floats) -> int:
+    """The node next to T = 1, at which log-probabilities are kept."""
+    return int(np.abs(np.log(nodes)).argmin())
+
+
+def _flags(teacher: Teacher, columns: Columns, students: Sequence[Floats]) -> Shown:
+    """The same of sigmoids: logits carry themselves."""
+    nodes = temperatures(teacher.encoding)
+    at = 1.0 if teacher.encoding.only_at is None else float(nodes[0])
+    z = teacher.member_log_probs(columns, at) * at
+    count, _, classes = z.shape
+    ids = np.broadcast_to(np.arange(classes), (count, classes))
+    if classes > ALL:
+        mean = np.tensordot(_finite(z), teacher.weights, axes=([1], [0]))
+        ids = np.sort(np.argpartition(-mean, 31, axis=-1)[:, :32], axis=-1)
+    gathered = [np.take_along_axis(each, ids, axis=-1) for each in students]
+    return Shown(
+        ids=ids.astype(np.int32),
+        log_p=np.take_along_axis(z, ids[:, None], axis=-1).astype(np.float32),
+        students=np.stack(gathered or [np.zeros(ids.shape)])[: len(students)].astype(np.float32),
+        students_top=_tops(students, count),
+        carried=None if classes <= ALL else _flag_scores(teacher, z, ids, students, nodes),
+    )
+
+
+def _flag_scores(teacher: Teacher, z: Floats, ids: Ints, students: Sequence[Floats], nodes: Floats) -> Carried:
+    """The scores over all classes."""
+    entropy, apart = np.zeros((2, len(z), len(nodes)))
+    kl = np.zeros((len(students), len(z), len(nodes)))
+    for number, temperature in enumerate(nodes.tolist()):
+        p = sigmoid(z / temperature)
+        own = np.tensordot(p, teacher.weights, axes=([1], [0]))
+        entropy[:, number] = flag_entropy(own)
+        apart[:, number] = entropy[:, number] - flag_entropy(p) @ teacher.weights
+        for student, logits in enumerate(students):
+            kl[student, :, number] = _cross(own, sigmoid(logits / temperature)).sum(-1) - entropy[:, number]
+    return Carried(
+        curves=None,
+        in_tail=np.zeros((len(z), z.shape[1], ids.shape[1]), np.uint8),
+        entropy=entropy.astype(np.float32),
+        disagreement=apart.clip(min=0).astype(np.float32),
+        student_curves=np.zeros(kl.shape, np.float32),
+        kl=kl.clip(min=0).astype(np.float32),
+    )
+
+
+def _cross(p: Floats, q: Floats) -> Floats:
+    """-p log q - (1 - p) log(1 - q), with 0 log 0 = 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one, other = np.where(p > 0, p * np.log(q), 0.0), np.where(p < 1, (1 - p) * np.log1p(-q), 0.0)
+    return np.asarray(-one - other)
+
+
+def _together(parts: Sequence[Shown]) -> Shown:
+    """Blocks behind each other; of fewer kept classes than others are filled up in front."""
+    most = max(part.ids.shape[1] for part in parts)
+
+    def filled(values: NDArray[Any], fill: float) -> NDArray[Any]:
+        before = [(0, 0)] * (values.ndim - 1) + [(most - values.shape[-1], 0)]
+        return np.pad(values, before, constant_values=fill)
+
+    carried = [part.carried for part in parts if part.carried is not None]
+    return Shown(
+        ids=np.concatenate([filled(part.ids, -1) for part in parts]),
+        log_p=np.concatenate([filled(part.log_p, -np.inf) for part in parts]),
+        students=np.concatenate([filled(part.students, -np.inf) for part in parts], axis=1),
+        students_top=np.concatenate([part.students_top for part in parts], axis=1),
+        carried=Carried(
+            curves=None if carried[0].curves is None else np.concatenate([each.curves for each in carried]),
+            in_tail=np.concatenate([filled(each.in_tail, 0) for each in carried]),
+            entropy=np.concatenate([each.entropy for each in carried]),
+            disagreement=np.concatenate([each.disagreement for each in carried]),
+            student_curves=np.concatenate([each.student_curves for each in carried], axis=1),
+            kl=np.concatenate([each.kl for each in carried], axis=1),
+        )
+        if carried
+        else None,
+    )
+
+
+def weights_at(temperature: float, nodes: Floats) -> Floats:
+    """(J,): what each node counts for at a temperature; as `static/rows.js` computes it."""
+    x, places = np.log(temperature), np.log(nodes)
+    if len(nodes) == 1 or np.isclose(x, places, rtol=0, atol=1e-12).any():
+        return np.asarray(np.isclose(x, places, rtol=0, atol=1e-12) | (len(nodes) == 1), np.float64)
+    signs = (-1.0) ** np.arange(len(nodes))
+    signs[[0, -1]] /= 2
+    parts = signs / (x - places)
+    return np.asarray(parts / parts.sum())
+
+
+def member_probabilities(found: Shown, temperature: float, nodes: Floats, target: str = "softmax") -> Iterator[Floats]:
+    """(N, K) of each member at a temperature, from what a page holds; as `static/rows.js` computes it."""
+    for member in range(found.log_p.shape[1]):
+        own = found.log_p[:, member].astype(np.float64)
+        if target == "sigmoid":
+            yield sigmoid(own / temperature)
+            continue
+        moved = own * nodes[reference_node(nodes)] / temperature
+        if found.carried is None:
+            yield np.exp(log_softmax(moved))
+            continue
+        assert found.carried.curves is not None
+        s = found.carried.curves[:, member] @ weights_at(temperature, nodes)  # (N, 2)
+        yield np.exp(moved + np.where(found.carried.in_tail[:, member] != 0, s[:, 1:], s[:, :1]))

@@ -1,0 +1,104 @@
+"""Which rows of a store a page shows: in turn the next of each list of what is worth a look, as many as fit.
+
+n candidates, S students.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabels.pages.answers import Answers
+from softlabels.pages.distributions import flag_entropy, mean_log_probs, softmax_entropy
+from softlabels.pages.row_scan import Scan, columns_of, even_rows, teacher_of
+from softlabels.store import Store
+
+MOST_ROWS = 400
+_LIST = 1000  # rows of a list
+_ASKED = 2000  # rows whose distance to a student is looked at
+_NUMBERS = 1 << 26  # of their distributions
+EVEN = "evenly by content key"
+LABEL_ERRORS = "likely label errors"
+WORDS = {
+    "entropy": "highest entropy", "disagreement": "largest disagreement of members",
+    "error": "largest error against hard values",
+}  # fmt: skip
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Rows of a store in the order in which they are shown first, and why each is there."""
+
+    rows: list[int]
+    why: dict[int, list[str]]
+
+
+def ranked(store: Store, found: Scan, answers: Sequence[Answers]) -> dict[str, Ints]:
+    """Lists of rows, what is worth the first look first, by what they are."""
+    asked = np.unique(np.concatenate([each.rows for each in answers])) if answers else None
+    inside = np.ones(len(found.rows), np.bool_) if asked is None else np.isin(found.rows, asked)
+    lists = {}
+    if found.errors is not None and len(found.errors.places):
+        rows = found.errors.places // (store.positions or 1)
+        lists[LABEL_ERRORS] = rows[np.sort(np.unique(rows, return_index=True)[1])][:_LIST]
+    for name, scores in found.scores.items():
+        if name != "disagreement" or store.members > 1:
+            own = np.where(inside & np.isfinite(scores), scores, -np.inf)
+            lists[WORDS[name]] = found.rows[np.argsort(-own, kind="stable")[: min(_LIST, int(inside.sum()))]]
+    for each in answers:
+        lists[f"farthest from the teacher: {each.label}"] = _furthest(store, each)[:_LIST]
+    every = even_rows(store, MOST_ROWS) if asked is None else asked[:: max(1, len(asked) // MOST_ROWS)]
+    lists[EVEN] = every
+    return lists
+
+
+def _furthest(store: Store, answers: Answers) -> Ints:
+    """Rows by the mean KL of the ensemble to a student (of values the mean squared error) over positions, largest first."""
+    numbers = max(1, (store.positions or 1) * store.members * store.classes)
+    most = max(1, min(_ASKED, _NUMBERS // numbers))
+    rows = answers.rows[:: -(-len(answers.rows) // most)]
+    if not len(rows):
+        return rows
+    columns, counts = columns_of(store, rows)
+    _, outputs = answers.of(rows)
+    student = outputs.reshape(counts.size, -1)[counts.reshape(-1)].astype(np.float64)
+    whole = np.zeros(counts.shape)
+    whole[counts] = _distance(store, columns, student)
+    order = np.argsort(-whole.sum(axis=1) / counts.sum(axis=1).clip(min=1), kind="stable")
+    return rows[order]
+
+
+def _distance(
+    store: Store, columns: Mapping[str, NDArray[np.generic]], student: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    teacher, at = teacher_of(store), store.encoding.near_1 if store.encoding.target != "values" else 1.0
+    if store.encoding.target == "values":
+        return np.asarray(((teacher.encoding.values(columns, teacher.weights) - student) ** 2).mean(axis=-1))
+    if store.encoding.target == "sigmoid":
+        p = teacher.mean_flags(columns, at)
+        with np.errstate(over="ignore"):
+            cross = p * np.logaddexp(0, -student / at) + (1 - p) * np.logaddexp(0, student / at)
+        return np.asarray(cross.sum(axis=-1) - flag_entropy(p))
+    log_p = mean_log_probs(teacher, columns, at)
+    z = student / at
+    log_q = z - np.logaddexp.reduce(z, axis=-1, keepdims=True)
+    cross = np.where(np.isneginf(log_p), 0.0, -np.exp(log_p) * log_q).sum(axis=-1)
+    return np.asarray(cross - softmax_entropy(log_p))
+
+
+def interleaved(lists: Mapping[str, Ints]) -> Choice:
+    """The lists in turn, each row once; `why` has the lists among whose first `MOST_ROWS` it is."""
+    rows: list[int] = []
+    why: dict[int, list[str]] = {}
+    for place in range(max((len(each) for each in lists.values()), default=0)):
+        for name, each in lists.items():
+            if place < len(each):
+                row = int(each[place])
+                rows += [row] * (row not in why)
+                why.setdefault(row, []).append(name)
+    return Choice(rows, why)

@@ -1,0 +1,163 @@
+"""What a row's inputs are on a page: pictures, sound, texts, tokens and cells, as JSON, from the raw columns of the transfer
+set or else from the inputs that the store holds.
+
+Each input is one of {"kind": "picture" | "sound", "source": a data URI}, {"kind": "text", "text"}, {"kind": "tokens",
+"tokens": [..]} and {"kind": "cells", "cells": [[name, value], ..]}; with "name", the column's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabels.errors import UserError, one_line
+from softlabels.pages.media import looks_like_picture, picture, sound
+from softlabels.store import Store
+from softlabels.store.key_index import KeyIndex
+from softlabels.transfer import load_transfer_set
+from softlabels.transfer.columns import column_at
+from softlabels.transfer.config import TransferSetConfig
+from softlabels.transfer.decode import Value, decode
+from softlabels.transfer.rows import open_rows
+from softlabels.transfer.sequences import open_tokenization
+
+TEXT = 600  # characters
+CELLS = 32  # numbers of a row
+TOKENS = 512
+
+Ints = NDArray[np.int64]
+Json = dict[str, Any]
+
+
+class RowInputs(Protocol):
+    """Where inputs come from. `said`: a sentence about them, for the page."""
+
+    said: str
+
+    def of(self, rows: Ints) -> list[list[Json] | None]:
+        """The inputs of rows of the store; None where they are not there."""
+        ...
+
+
+class NoInputs:
+    """Of a store that holds none, and without a transfer set."""
+
+    def __init__(self, why: str) -> None:
+        self.said = why
+
+    def of(self, rows: Ints) -> list[list[Json] | None]:
+        """See `RowInputs`."""
+        return [None] * len(rows)
+
+
+class EmbeddedInputs:
+    """The prepared inputs that a store holds."""
+
+    said = "Inputs are those that the store holds: prepared, as the teacher saw them."
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def of(self, rows: Ints) -> list[list[Json] | None]:
+        """See `RowInputs`."""
+        return [[self._shown(value)] for value in self._store.gather("input", rows)]
+
+    def _shown(self, value: NDArray[np.generic]) -> Json:
+        if self._store.spec.of_tokens and value.ndim == 2 and len(value) == 2:
+            return tokens(value, self._store.class_names)
+        return shown_value("input", value)
+
+
+class TransferInputs:
+    """The raw columns of a transfer set, whose rows are found by content key."""
+
+    said = "Inputs are the raw columns of the transfer set, found by content key."
+
+    def __init__(self, store: Store, config: TransferSetConfig, split: str) -> None:
+        rows = load_transfer_set(config, split)
+        self._config, self._rows = config, rows
+        self._source = None if config.sequences is not None else open_rows(config, split)
+        self._words = None if config.sequences is None else open_tokenization(config.sequences).tokenizer
+        self._at = KeyIndex(np.asarray(rows.keys)).find(store.column("content_key"))  # type: ignore[arg-type]  # uint8
+        lost = int((self._at < 0).sum())
+        if lost:
+            self.said += f" {lost:,} of {store.rows:,} rows of the store are not in it."
+
+    def of(self, rows: Ints) -> list[list[Json] | None]:
+        """See `RowInputs`."""
+        return [None if at < 0 else self._shown(at) for at in self._at[rows].tolist()]
+
+    def _shown(self, at: int) -> list[Json]:
+        if self._source is None:
+            return [tokens(np.asarray(self._rows.inputs[at]), self._words)]
+        table = self._source.data[at : at + 1]
+        return [
+            shown_value(
+                name,
+                decode(
+                    column_at(table, name), name=name, start=at, images=name in self._source.images, missing=True
+                ).rows()[0],
+            )
+            for name in self._config.inputs
+        ]
+
+
+def inputs_of(store: Store, transfer: TransferSetConfig | None, split: str) -> RowInputs:
+    """Where a page finds the inputs of a store's rows. What cannot be opened is said, and the labels are shown alone."""
+    why = "The store holds no inputs, and no recipe was given (--config=RECIPE): rows are shown by their labels alone."
+    if transfer is not None:
+        try:
+            return TransferInputs(store, transfer, split)
+        except UserError as error:
+            why = f"The inputs could not be opened, rows are shown by their labels alone: {one_line(error)}"
+    return EmbeddedInputs(store) if store.spec.inputs == "embed" else NoInputs(why)
+
+
+def shown_value(name: str, value: Value) -> Json:
+    """One input of a row."""
+    return {"name": one_line(name, 60), **_shown(value)}
+
+
+def _shown(value: Value) -> Json:
+    if value is None:
+        return {"kind": "text", "text": "(missing)"}
+    if isinstance(value, str):
+        return {"kind": "text", "text": value if len(value) <= TEXT else value[:TEXT] + " …"}
+    if isinstance(value, bytes):
+        clip = sound(value)
+        return (
+            {"kind": "sound", "source": clip} if clip else {"kind": "text", "text": f"a file of {len(value):,} bytes"}
+        )
+    if isinstance(value, list):
+        return _cells([[number, text[:TEXT]] for number, text in enumerate(value[:CELLS])], len(value))
+    array = np.asarray(value)
+    if looks_like_picture(array):
+        return {"kind": "picture", "source": picture(array), "shape": [*array.shape]}
+    if array.ndim == 0:
+        return {"kind": "text", "text": _number(array[()])}
+    flat = array.reshape(-1)
+    return _cells([[number, _number(each)] for number, each in enumerate(flat[:CELLS])], flat.size)
+
+
+def _cells(cells: Sequence[Sequence[object]], count: int) -> Json:
+    return {"kind": "cells", "cells": cells, "more": count - len(cells)}
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def tokens(ids: NDArray[np.generic], words: Any) -> Json:
+    """A row of tokens, (2, L) ids and documents, by a tokenizer, the names of the classes, or their numbers."""
+    own, documents = ids.astype(np.int64)
+    own = own[documents > 0][: TOKENS + 1]
+    if hasattr(words, "decode"):
+        found = [words.decode([token], clean_up_tokenization_spaces=False) for token in own.tolist()]
+    elif words:
+        found = [words[token] if token < len(words) else str(token) for token in own.tolist()]
+    else:
+        found = [str(token) for token in own.tolist()]
+    return {"kind": "tokens", "tokens": [each[:60] for each in found]}

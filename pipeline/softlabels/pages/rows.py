@@ -1,0 +1,231 @@
+"""The sections of a page on single rows: inputs, the teacher's distribution at any temperature, hard label and students.
+
+R rows shown, N their positions one behind the other, M members, K kept classes, J nodes, S students.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from softlabels.errors import one_line
+from softlabels.pages.answers import Answers
+from softlabels.pages.distributions import ALL, NODES, Carried, Shown, Teacher, reference_node, shown, temperatures
+from softlabels.pages.markup import Html, element, joined, paragraph
+from softlabels.pages.numbers import numbers
+from softlabels.pages.row_choice import MOST_ROWS, Choice, interleaved, ranked
+from softlabels.pages.row_inputs import RowInputs, inputs_of
+from softlabels.pages.row_scan import Scan, columns_of, counted, scan, teacher_of
+from softlabels.pages.section import Section
+from softlabels.pages.value_rows import value_data
+from softlabels.store import Store
+from softlabels.store.columns import LABEL
+from softlabels.transfer.config import TransferSetConfig
+
+BUDGET = 2_500_000  # bytes of all rows of a page
+POSITIONS = 1024  # of a row
+_NAME = 80  # characters of a class's name
+_AT_ONCE = 50  # rows whose inputs are read together
+_WORK = 1 << 31  # probabilities that are computed
+_MEMORY = "They are fewer where the teacher saw these labels in training: it remembers them."
+_FOLDS = "The teacher labelled each row by a model that did not see it in training."
+
+Ints = NDArray[np.int64]
+Json = dict[str, Any]
+
+
+def rows_sections(
+    stores: Mapping[str, Store],
+    transfer: TransferSetConfig | None = None,
+    answers: Mapping[str, Sequence[Answers]] | None = None,
+    *,
+    budget: int = BUDGET,
+) -> list[Section]:
+    """A section for each target of each split.
+
+    Args:
+        stores: sealed stores by split.
+        transfer: where raw inputs are; None for those that the stores hold.
+        answers: what students say of rows, by split.
+        budget: bytes of all sections together, roughly.
+    """
+    every = [(split, target) for split, store in stores.items() for target in store.targets]
+    said = answers or {}
+    shares = {split: 3 if said.get(split) else 1 for split in stores}
+    inputs = {split: inputs_of(store, transfer, split) for split, store in stores.items()}
+    return [
+        _section(
+            f"rows-{number}",
+            f"Rows: {split}" + f", {target}" * bool(target),
+            stores[split].only(target),
+            inputs[split],
+            [each for each in said.get(split, ()) if each.target == target],
+            budget * shares[split] // sum(shares[split] for split, _ in every),
+        )
+        for number, (split, target) in enumerate(every)
+    ]
+
+
+def _section(
+    name: str, title: str, store: Store, inputs: RowInputs, answers: Sequence[Answers], budget: int
+) -> Section:
+    found = scan(store)
+    lists = ranked(store, found, answers)
+    choice = interleaved(lists)
+    rows, said = _fitting(store, choice, inputs, answers, budget)
+    data = _data(store, np.array(rows, np.int64), answers)
+    errors = _errors_by_place(store, found)
+    for number, row in enumerate(rows):
+        own = {"row": row, "inputs": said[number], "why": choice.why[row], "error": errors.get(row)}
+        data["rows"][number] |= own
+    shown_rows = f"{len(rows):,} of {store.rows:,} rows" + f", {data['starts'][-1]:,} positions" * bool(store.positions)
+    said_first = _words(store, found, f"{shown_rows}, taken in turn from these lists: {'; '.join(lists)}", inputs)
+    html = joined([*said_first, element("div", class_="rows")])
+    return Section(name, title, html, data, "rows")
+
+
+def _fitting(
+    store: Store, choice: Choice, inputs: RowInputs, answers: Sequence[Answers], budget: int
+) -> tuple[list[int], list[list[Json] | None]]:
+    """The rows that fit the budget, in order, with their inputs."""
+    cost = _position_bytes(store, len(answers))
+    work = max(1, _WORK // (POSITIONS if store.positions else 1) // (store.members * store.classes * NODES))
+    rows: list[int] = []
+    said: list[list[Json] | None] = []
+    left = float(budget)
+    most = min(MOST_ROWS, work)
+    for start in range(0, most, _AT_ONCE):
+        part = np.array(choice.rows[start : min(most, start + _AT_ONCE)], np.int64)
+        positions = counted(store, part).sum(axis=1).clip(max=POSITIONS)
+        for row, own, count in zip(part.tolist(), inputs.of(part), positions.tolist(), strict=True):
+            left -= cost * count + len(json.dumps(own)) + 200
+            if left < 0 and rows:
+                return rows, said
+            rows.append(row)
+            said.append(own)
+    return rows, said
+
+
+def _position_bytes(store: Store, students: int) -> float:
+    """What a position takes on the page, roughly."""
+    few = store.classes <= ALL
+    kept = store.classes if few else 28
+    whole = store.encoding.target == "values" or (few and store.encoding.keeps_all)
+    curves = 0 if whole else NODES * (2 + 2 * store.members + 2 * students)
+    return 1.4 * 4 * ((store.members + students + 1 + (not few)) * kept + curves + 1)
+
+
+def _data(store: Store, rows: Ints, answers: Sequence[Answers]) -> Json:
+    """All but the inputs."""
+    columns, counts = columns_of(store, rows)
+    places = np.argwhere(counts)  # (N, 2), row by row
+    first = np.searchsorted(places[:, 0], np.arange(len(rows)))
+    keep = np.arange(len(places)) - first[places[:, 0]] < POSITIONS
+    columns = {name: values[keep] for name, values in columns.items()}
+    places = places[keep]
+    starts = np.searchsorted(places[:, 0], np.arange(len(rows) + 1))
+    hard = _hard(store, rows, places)
+    said = [_outputs(each, rows, places, store.classes) for each in answers]
+    data: Json = {
+        "kind": store.encoding.target,
+        "members": [one_line(each.model, _NAME) for each in store.spec.teacher.members][: store.members],
+        "weights": store.member_weights.tolist(),
+        "students": [{"label": one_line(each.label, _NAME), "kind": each.kind} for each in answers],
+        "of": "tokens" if store.spec.of_tokens else "rows" if store.positions else None,
+        "most": store.positions,
+        "classes": store.classes,
+        "places": numbers(places[:, 1].astype(np.int32)),
+        "starts": starts.tolist(),
+        "rows": [
+            {"asked": [bool(asked[start]) for asked, _ in said]} for start in starts[:-1].clip(max=len(places) - 1)
+        ],
+    }
+    if store.encoding.target == "values":
+        return data | value_data(store, columns, hard, [outputs for _, outputs in said])
+    labels = hard if hard is not None and hard.ndim == 1 else np.full(len(places), -1)
+    found = shown(teacher_of(store), columns, labels, [outputs for _, outputs in said])
+    return data | _soft_data(teacher_of(store), found, hard, store.class_names)
+
+
+def _soft_data(teacher: Teacher, found: Shown, hard: NDArray[Any] | None, names: Sequence[str] | None) -> Json:
+    nodes = temperatures(teacher.encoding)
+    whole = bool((found.ids == found.ids[:1]).all())
+    used = np.unique(np.concatenate([found.ids[0] if whole else found.ids.reshape(-1), found.students_top.reshape(-1)]))
+    labels = None
+    if hard is not None:
+        labels = hard if hard.ndim == 1 else np.take_along_axis(hard, found.ids.clip(min=0), axis=1)
+    return {
+        "nodes": nodes.tolist(),
+        "reference": reference_node(nodes),
+        "names": {int(each): one_line(names[each], _NAME) for each in used if names and 0 <= each < len(names)},
+        "ids": numbers(found.ids[:1] if whole else found.ids),
+        "labels": None if labels is None else numbers(labels.astype(np.int32)),
+        "log_p": numbers(found.log_p),
+        "student_log_p": numbers(found.students),
+        "students_top": numbers(found.students_top),
+        **({} if found.carried is None else _carried_data(found.carried)),
+    }
+
+
+def _carried_data(carried: Carried) -> Json:
+    return {
+        "curves": None if carried.curves is None else numbers(carried.curves),
+        "in_tail": numbers(carried.in_tail) if carried.in_tail.any() else None,
+        "entropy": numbers(carried.entropy),
+        "disagreement": numbers(carried.disagreement),
+        "student_curves": numbers(carried.student_curves),
+        "kl": numbers(carried.kl),
+    }
+
+
+def _hard(store: Store, rows: Ints, places: Ints) -> NDArray[Any] | None:
+    """Hard labels of positions: (N,) classes, (N, C) flags, (N, D) values; of tokens None, which are their own."""
+    if LABEL not in store.columns or store.spec.of_tokens:
+        return None
+    every = store.gather(LABEL, rows)
+    return every[places[:, 0]] if store.positions is None else every[places[:, 0], places[:, 1]]
+
+
+def _outputs(answers: Answers, rows: Ints, places: Ints, classes: int) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Of each position whether the student was asked, and its outputs (N, C), 0 where it was not."""
+    order = np.argsort(rows)
+    there, outputs = answers.of(rows[order])
+    whole = np.zeros((len(rows), *answers.outputs.shape[1:]))
+    whole[order[there]] = outputs
+    asked = np.zeros(len(rows), np.bool_)
+    asked[order[there]] = True
+    flat = whole[places[:, 0], places[:, 1]] if whole.ndim == 3 else whole[places[:, 0]]
+    return asked[places[:, 0]], flat.reshape(len(places), classes)
+
+
+def _errors_by_place(store: Store, found: Scan) -> dict[int, list[Json]]:
+    """Of each row its likely label errors."""
+    errors = found.errors
+    by_row: dict[int, list[Json]] = {}
+    if errors is None:
+        return by_row
+    names = store.class_names
+    for place, suggested, score in zip(
+        errors.places.tolist(), errors.suggested.tolist(), errors.scores.tolist(), strict=True
+    ):
+        row, position = divmod(place, store.positions or 1)
+        said = one_line(names[suggested], _NAME) if names else str(suggested)
+        by_row.setdefault(row, []).append({"position": position, "suggested": said, "score": round(score, 4)})
+    return by_row
+
+
+def _words(store: Store, found: Scan, shown_rows: str, inputs: RowInputs) -> list[Html]:
+    """What is shown, from where, and how to read it."""
+    sample = f" (of {len(found.rows):,} rows, taken evenly by content key)" if len(found.rows) < store.rows else ""
+    said = [paragraph(f"{shown_rows}{sample}. {inputs.said}")]
+    errors = found.errors
+    if errors is not None:
+        trust = _FOLDS if store.spec.folds else _MEMORY
+        count = f"{len(errors.places):,} of {errors.looked_at:,} hard labels"
+        how = f"by confident learning on the ensemble's probabilities at T = {store.encoding.near_1:g}"
+        said.append(paragraph(f"Likely label errors: {count}, {how}. {trust} Look at them before you change any."))
+    return said

@@ -1,0 +1,129 @@
+"""What a page holds of a position gives its probabilities, entropies and divergences at any temperature of the slider."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, TopkEncoding
+from softlabels.pages.distributions import Teacher, member_probabilities, shown, temperatures, weights_at
+
+TEMPERATURES = (0.5, 0.61, 1.0, 1.37, 2.0, 4.4, 9.0, 20.0)
+
+
+def encoded(
+    rng: np.random.Generator, encoding: Encoding, *, members: int, classes: int, rows: int = 40
+) -> tuple[Teacher, dict[str, np.ndarray]]:
+    """Columns of logits, of small and of large ones, some of them impossible."""
+    z = rng.normal(size=(rows, members, classes)) * rng.choice([0.3, 3.0, 12.0], (rows, 1, 1))
+    if encoding.target == "softmax":
+        z[: rows // 4, :, 1::3] = -np.inf
+    columns, _ = encoding.encode(torch.tensor(z))
+    weights = rng.dirichlet(np.ones(members))
+    return Teacher(encoding, classes, None, weights), columns
+
+
+def expected(teacher: Teacher, columns: dict[str, np.ndarray], temperature: float) -> np.ndarray:
+    return teacher.encoding.probabilities(
+        columns, teacher.classes, None, temperature=temperature, mean="arithmetic", weights=teacher.weights
+    )
+
+
+def entropy(p: np.ndarray) -> np.ndarray:
+    return -np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0).sum(axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "members", "classes"),
+    [
+        (DenseEncoding(), 3, 10),
+        (DenseEncoding(), 2, 300),
+        (TopkEncoding(k=16, tail="uniform", nodes=6), 2, 300),
+        (TopkEncoding(k=12, tail="bucket", nodes=6), 1, 90),
+    ],
+    ids=["dense", "many", "topk", "one"],
+)
+def test_softmax(rng: np.random.Generator, encoding: Encoding, members: int, classes: int) -> None:
+    teacher, columns = encoded(rng, encoding, members=members, classes=classes)
+    labels = rng.integers(-1, classes, 40)
+    student = rng.normal(size=(40, classes)) * 4
+    nodes = temperatures(encoding)
+    found = shown(teacher, columns, labels, [student])
+    for temperature in TEMPERATURES:
+        if temperature < nodes[0]:
+            continue
+        p = expected(teacher, columns, temperature)
+        ours = sum(
+            w * each for w, each in zip(teacher.weights, member_probabilities(found, temperature, nodes), strict=True)
+        )
+        kept = np.take_along_axis(p, found.ids.clip(min=0), axis=1)
+        assert np.abs(ours - kept)[found.ids >= 0].max() < 1e-3
+        top = np.argsort(-p, axis=1)[:, :8]
+        assert all(np.isin(top[n], found.ids[n]).all() for n in range(40) if np.sort(p[n])[-8] > 1e-9)
+        along = weights_at(temperature, nodes)
+        carried = found.carried
+        if carried is None:
+            assert encoding.keeps_all
+            assert classes <= 64
+            q = np.exp(student / temperature)
+            moved = np.exp(found.students[0] * nodes[np.abs(np.log(nodes)).argmin()] / temperature)
+            assert np.allclose(moved / moved.sum(axis=1, keepdims=True), q / q.sum(axis=1, keepdims=True), atol=1e-5)
+            continue
+        assert carried.entropy @ along == pytest.approx(entropy(p), abs=3e-3, rel=2e-3)
+        q = np.exp(student / temperature)
+        q /= q.sum(axis=1, keepdims=True)
+        kl = np.where(p > 0, p * np.log(np.where(p > 0, p, 1) / q), 0).sum(axis=1)
+        assert carried.kl[0] @ along == pytest.approx(kl, abs=4e-3, rel=2e-3)
+        of_members = teacher.member_log_probs(columns, temperature)
+        apart = entropy(p) - entropy(np.exp(of_members)) @ teacher.weights
+        assert carried.disagreement @ along == pytest.approx(apart, abs=4e-3, rel=2e-3)
+        moved = np.exp(found.students[0] * nodes[np.abs(np.log(nodes)).argmin()] / temperature)
+        moved *= np.exp(carried.student_curves[0] @ along)[:, None]
+        assert np.abs(moved - np.take_along_axis(q, found.ids.clip(min=0), axis=1))[found.ids >= 0].max() < 1e-3
+    assert np.array_equal(found.students_top[0], student.argmax(axis=1))
+    assert all(label < 0 or label in found.ids[n] for n, label in enumerate(labels))
+
+
+@pytest.mark.parametrize("classes", [5, 90])
+def test_flags(rng: np.random.Generator, classes: int) -> None:
+    teacher, columns = encoded(rng, SigmoidEncoding(), members=2, classes=classes)
+    found = shown(teacher, columns, np.full(40, -1), [rng.normal(size=(40, classes))])
+    nodes = temperatures(teacher.encoding)
+    for temperature in TEMPERATURES:
+        p = expected(teacher, columns, temperature)
+        ours = sum(
+            w * each
+            for w, each in zip(teacher.weights, member_probabilities(found, temperature, nodes, "sigmoid"), strict=True)
+        )
+        assert np.abs(ours - np.take_along_axis(p, found.ids, axis=1)).max() < 1e-3
+        if found.carried is None:
+            assert classes == 5
+            continue
+        both = entropy(p) + entropy(1 - p)
+        assert found.carried.entropy @ weights_at(temperature, nodes) == pytest.approx(both, rel=2e-3)
+
+
+def test_labels_known_at_one_temperature(rng: np.random.Generator) -> None:
+    teacher, columns = encoded(rng, DenseEncoding(known_at=2.0), members=2, classes=6)
+    found = shown(teacher, columns, np.full(40, -1))
+    nodes = temperatures(teacher.encoding)
+    assert nodes.tolist() == [2.0]
+    p = expected(teacher, columns, 2.0)
+    ours = sum(w * each for w, each in zip(teacher.weights, member_probabilities(found, 2.0, nodes), strict=True))
+    assert np.abs(ours - p).max() < 1e-5
+
+
+def test_blocks_do_not_matter(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, columns = encoded(rng, TopkEncoding(k=16, tail="uniform", nodes=6), members=2, classes=300)
+    labels, student = rng.integers(-1, 300, 40), rng.normal(size=(40, 300))
+    whole = shown(teacher, columns, labels, [student])
+    monkeypatch.setattr("softlabels.pages.distributions._BYTES", 7 * teacher.row_bytes)
+    cut = shown(teacher, columns, labels, [student])
+    for n in range(40):
+        own = whole.ids[n] >= 0
+        assert np.array_equal(cut.ids[n][cut.ids[n] >= 0], whole.ids[n][own])
+        assert np.array_equal(cut.log_p[n][:, cut.ids[n] >= 0], whole.log_p[n][:, own])
+    assert cut.carried is not None
+    assert whole.carried is not None
+    assert np.array_equal(cut.carried.kl, whole.carried.kl)
