@@ -71,6 +71,7 @@ class Plan:
     seconds: float = 300.0  # that the pilot's pass should take at most, and its students at most
     seed: int = 0  # which rows, chosen by their content keys, and which first weights
     json: bool = False  # print JSON
+    page: str | None = None  # a file for the same as an HTML page with plots, such as plan.html
 
 
 @dataclass(frozen=True)
