@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from softlabels.jobs.plan_page import write_page
 from softlabels.pages.plan import plan_page
 from softlabels.report.estimates import Interval
 from softlabels.report.plan import Data, Gain, Plan, Size, Teacher
@@ -53,7 +54,7 @@ def made_up(name: str = STRANGER) -> Plan:
 @pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desk", "phone"])
 def test_it_draws_what_was_found_and_runs_nothing(size: tuple[int, int], tabs: Tabs, tmp_path: Path) -> None:
     file = tmp_path / "plan.html"
-    file.write_text(plan_page(made_up()))
+    write_page(made_up(), file)
     page = tabs.open(file, size)
     page.wait_for_function("document.querySelectorAll('.chart svg').length === 3")
     assert page.inner_text("#verdict").startswith("Verdict: go: 9.0 GB in about 83 min; in the pilot")
