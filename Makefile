@@ -19,7 +19,7 @@ STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults ray lightning wandb bench bench-peers docs check clean detect clone diffuse graph graph-inductive chunker letter forest prune edge
+.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits plan train-teacher install dev lint format types test slow faults ray lightning wandb bench bench-peers docs check clean detect clone diffuse graph graph-inductive chunker letter forest prune edge
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +32,9 @@ train-student: install $(if $(STORE_IS_THERE),,teacher-logits) ## train students
 
 teacher-logits: train-teacher ## run the teacher of CONFIG over its transfer set and write STORE
 	$(SOFTLABELS) teacher-logits --config=$(CONFIG) --store=$(STORE) $(FROM) $(if $(filter teacher-logits,$(MAKECMDGOALS)),$(ARGS))
+
+plan: train-teacher ## go or no-go: a pilot of the teacher of CONFIG says what its pass would take and give
+	$(SOFTLABELS) plan --config=$(CONFIG) --store=$(STORE) $(FROM) $(if $(filter plan,$(MAKECMDGOALS)),$(ARGS))
 
 train-teacher: install ## train those teachers of CONFIG whose weights are not there yet
 	$(SOFTLABELS) train-teacher --config=$(CONFIG) $(FROM) $(if $(filter train-teacher,$(MAKECMDGOALS)),$(ARGS))

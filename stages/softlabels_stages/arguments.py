@@ -359,6 +359,7 @@ COMMANDS = {
     "teacher-logits": Command(
         "run the teacher over the transfer set and store its logits", ("store",), home="teacher_arguments"
     ),
+    "plan": Command("say from a pilot what a teacher's pass would take", ("config",), home="teacher_arguments"),
     "extend": Command(
         "label the rows of a transfer set that a store lacks, into a new store", ("store",), home="teacher_arguments"
     ),

@@ -103,7 +103,8 @@ def parse(
     given |= schema.check(known, _merge(given, flags, known), where="command line")
     for name in (given.get("name"), (recipe or {}).get("name")):
         _require_name(name, where or stage)
-    if recipe is None and all(given.get(name) or known[name].default for name in positional):  # else the stage says so
+    asked = [name for name in positional if name != "config"]
+    if recipe is None and all(given.get(name) or known[name].default for name in asked):  # else the stage says so
         _require(cls, known, given, stage=stage)
     elif recipe is not None and _needs_store(known, given):
         place = OWN_STORE.replace("NAME", str(recipe.get("name") or Path(str(where)).stem))

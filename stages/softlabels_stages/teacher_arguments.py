@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from softlabels.models.config import ModelConfig
 from softlabels.objects import ObjectSpec
 from softlabels.recipes.tokenizer_config import TokenizerConfig
 from softlabels.store.claims import LAPSE
 from softlabels.store.key_index import Missing
 from softlabels.student.config import TrainingConfig
+from softlabels.student.sweep import StudentTraining
 from softlabels.teacher.config import LabelsConfig, TeacherConfig
 from softlabels.transfer.config import TransferSetConfig
 from softlabels_stages.recipe import OWN_STORE
@@ -54,6 +56,23 @@ class TeacherLogits:
     address: str | None = None  # of the Ray cluster; by default $RAY_ADDRESS, else one is started on this machine
     workers: int | None = None  # most workers on it; by default as many as it can hold
     gpus: float | None = None  # that each of them takes; by default 1 where the cluster has some
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Arguments of plan."""
+
+    teacher: TeacherConfig
+    transfer_set: TransferSetConfig
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    student: ModelConfig | None = None
+    training: StudentTraining = field(default_factory=StudentTraining)
+    store: str = OWN_STORE  # where the stores would go, whose room is asked for: a folder, or an address
+    rows: int | None = None  # of each split that the teacher is asked about; by default 1%, 800 at least
+    seconds: float = 300.0  # that the pilot's pass should take at most, and its students at most
+    seed: int = 0  # which rows, chosen by their content keys, and which first weights
+    json: bool = False  # print JSON
+    page: str | None = None  # a file for the same as an HTML page with plots, such as plan.html
 
 
 @dataclass(frozen=True)

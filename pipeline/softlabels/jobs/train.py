@@ -187,7 +187,7 @@ def _begin(
 ) -> _Sweep:
     given, (training, splits) = training, fitted(student, splits, training)
     held_out_batches(splits, training)  # now, and not when all students are trained
-    variants = _variants(training, training_split(splits), watch)
+    variants = variants_of(training, training_split(splits), watch)
     by_students = are_students_divided(
         training.divide, len(variants) * len(training.seeds), ranks.world, shard=training.shard
     )
@@ -205,7 +205,7 @@ def _begin(
         **_begun_from(student),
     }
     path = RunFolder.place(out, name=name, identity=identity)
-    students = _students(student, training, splits["train"], variants, train)
+    students = begun_students(student, training, splits["train"], variants, train)
     for each in students:
         require_losses(each, splits, train, validation)
     require_possible(students, splits["train"], train.rows)
@@ -264,7 +264,7 @@ def say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> None
         )
 
 
-def _variants(training: StudentTraining, train: Split, watch: Watch) -> tuple[Variant, ...]:
+def variants_of(training: StudentTraining, train: Split, watch: Watch) -> tuple[Variant, ...]:
     """Which students to train, and a line about those that are not: a baseline without a hard label, and beside a baseline
     students that learn from hard labels alone as it does.
     """
@@ -280,7 +280,7 @@ def _variants(training: StudentTraining, train: Split, watch: Watch) -> tuple[Va
     return (HARD, *soft)
 
 
-def _students(
+def begun_students(
     model: ModelConfig, training: StudentTraining, train: Split, variants: Sequence[Variant], batches: Loader
 ) -> list[Student]:
     """Every student of the run; the seeds of a variant stand together."""

@@ -105,6 +105,17 @@ class TransferRows:
         names = self.names_of.get(name) if self.named else self.class_names
         return replace(self, labels=labels, class_names=names, named={}, names_of={})
 
+    def take(self, at: npt.NDArray[np.int64]) -> TransferRows:
+        """The rows with the numbers `at` (n,), copied into memory, in that order."""
+        return replace(
+            self,
+            inputs=np.asarray(self.inputs[at]),
+            keys=np.asarray(self.keys[at]),
+            labels=np.asarray(self.labels[at]),
+            named={name: np.asarray(labels[at]) for name, labels in self.named.items()},
+            mask=None if self.mask is None else np.asarray(self.mask[at]),
+        )
+
 
 def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | None = None) -> TransferRows:
     """Open `split`, prepare its rows or map the cache of an earlier time.
