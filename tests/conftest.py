@@ -31,7 +31,9 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM:
 def pytest_addoption(parser: pytest.Parser) -> None:
     told = "a number that every test's seed is made of, with the test's name; fresh: a new one, which is printed"
     parser.addoption("--rng-seed", default=FIXED, help=told)
-    parser.addoption("--golden-update", action="store_true", help="write tests/messages.txt as the code has the messages now")
+    parser.addoption(
+        "--golden-update", action="store_true", help="write tests/messages.txt as the code has the messages now"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -36,8 +36,8 @@ def main(args: List) -> int:
             say(json.dumps(facts(found)) if args.json else line(found))
     if wanted != (None, None) and not done:
         raise StorePathError(
-            f"no finished store at {args.url} is of this teacher and these rows ({counted(seen, 'store')} looked at)",
-            remedy="label them, or wait for whoever does",
+            f"there is no finished store of this teacher and these rows at {args.url} ({counted(seen, 'store')} looked at)",
+            remedy="label them, or wait for the worker that does",
         )
     return 0
 

@@ -147,7 +147,7 @@ class Store(Stored):
         names = [(each.name or self.name, each.encoding.only_at) for each in self.spec.targets]
         at = {known[name] for name, now in names if now != known[name]}
         words = " and ".join(f"T={t:g}" for t in sorted(filter(None, at)))
-        return f"labels known at {words} alone: at higher T the mass of their tail is an upper bound" if at else ""
+        return f"labels known at {words} only: at higher T the mass of their tail is an upper bound" if at else ""
 
     @property
     def cautions(self) -> list[str]:
@@ -260,7 +260,8 @@ class Store(Stored):
         wanted = np.asarray(rows, np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= self.rows):
             raise UserError(
-                f"rows {wanted.min()} to {wanted.max()} of a store of {self.rows}", remedy="ask for its rows"
+                f"rows {wanted.min()} to {wanted.max()} of a store of {self.rows} rows",
+                remedy=f"ask for rows 0 to {self.rows - 1}",
             )
         return gather(self, (name,), wanted)[name]
 

@@ -189,7 +189,7 @@ class TrainingConfig(LoopConfig):
         given = (self.hard_weight, self.soft_weight)
         if self.alpha is not None and given != (None, None):
             raise ConfigError(
-                f"alpha={self.alpha} and hard_weight={self.hard_weight}, soft_weight={self.soft_weight} say the same twice",
+                f"alpha={self.alpha} and hard_weight={self.hard_weight}, soft_weight={self.soft_weight} both set the weights",
                 remedy="give alpha, or both weights and alpha=null",
             )
         if (self.hard_weight is None) != (self.soft_weight is None):

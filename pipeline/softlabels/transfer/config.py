@@ -115,7 +115,7 @@ class TransferSetConfig:
                 raise ConfigError(f"{split!r} is no split name", remedy="use letters, digits, '_', '-' and '.'")
         if self.key_salt == "":
             raise ConfigError(
-                "transfer_set.key_salt is empty", remedy="give a file, env:NAME, or null for keys without salt"
+                "transfer_set.key_salt is empty", remedy="give a file or env:NAME, or null for keys without salt"
             )
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise ConfigError("class names repeat in classes", remedy="give every class a name of its own")
