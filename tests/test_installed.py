@@ -161,5 +161,20 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
         for path in source.rglob("*")
         if path.suffix in (".py", ".yaml") or path.name == "py.typed"
     }
+    kept |= {f"softlabels_stages/digits/{path.name}" for path in (ROOT / "data" / "digits").iterdir()}
     assert kept == {name for name in names if not name.startswith(record)}
     assert (f"{record}/licenses/LICENSE" in names) == (ROOT / "LICENSE").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_runs_from_the_wheel_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    home, work = tmp_path / "home", tmp_path / "work"
+    home.mkdir(), work.mkdir()
+    environment = {"HOME": str(home), "PATH": f"{wheel / 'env' / 'bin'}:/usr/bin:/bin"}
+    for _ in range(2):  # the second one shows what the first has made
+        done = subprocess.run(["softlabels", "demo"], cwd=work, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        [report] = [line.removeprefix("report: ") for line in done.stdout.splitlines() if line.startswith("report: ")]
+        assert (work / report).is_file()
+        assert "student, distilled" in done.stdout
+    assert [path.name for path in work.iterdir()] == ["softlabels-demo"]

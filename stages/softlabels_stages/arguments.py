@@ -350,6 +350,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "demo": Command("train teachers and students of digits that come with softlabels", home="demo_arguments"),
     "train-teacher": Command(
         "train the recipe's teachers from hard labels, where their weights are not there yet", home="teacher_arguments"
     ),

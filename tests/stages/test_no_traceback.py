@@ -256,6 +256,7 @@ def wrong_files(work: Path) -> dict[str, str]:
 
 MINE = "--config=recipe.yaml"
 WANTS = {
+    "demo": ["{}"],
     "train-teacher": ["--config={}"],
     "teacher-logits": ["--config={}", f"{MINE} --store={{}}", f"{MINE} --store=new --transfer_set.source={{}}"],
     "train-student": ["--config={}", f"{MINE} --store={{}}", f"{MINE} --store=store --student.weights={{}}"],
