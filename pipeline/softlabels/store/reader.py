@@ -147,7 +147,7 @@ class Store(Stored):
         names = [(each.name or self.name, each.encoding.only_at) for each in self.spec.targets]
         at = {known[name] for name, now in names if now != known[name]}
         words = " and ".join(f"T={t:g}" for t in sorted(filter(None, at)))
-        return f"labels known at {words} only: at higher T the mass of their tail is an upper bound" if at else ""
+        return f"labels known at {words} alone: at higher T the mass of their tail is an upper bound" if at else ""
 
     @property
     def cautions(self) -> list[str]:
