@@ -1,6 +1,6 @@
 """Take some rows, members, targets or splits out of a store: softlabels select STORE --rows=:1000 --out=SMALL.
 
-What is stored is copied: nothing is encoded anew. The same command resumes where it stopped.
+Labels are copied as they are stored, never encoded again. The same command resumes where it stopped.
 """
 
 from __future__ import annotations
