@@ -97,9 +97,7 @@ class Correct(_OfRun):
     """Arguments of correct."""
 
     rows: str | None = None  # a split of the store whose rows are like those where the students will be used
-    class_prior: str = (
-        "uniform"  # shares of the classes where the students will be used: uniform, or numbers such as 0.5,0.3,0.2
-    )
+    class_prior: str = "uniform"  # class shares where the students will be used: uniform, or such as 0.5,0.3,0.2
     out: str | None = None  # the folder for the corrected students; by default the run's own, corrected
 
 
@@ -115,9 +113,7 @@ class Export(_Rows):
     """Arguments of export."""
 
     student: ModelConfig | None = None
-    training: StudentTraining = field(
-        default_factory=StudentTraining
-    )  # its targets: which output belongs to which target
+    training: StudentTraining = field(default_factory=StudentTraining)  # its targets: the output of each
     from_: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
     store: Stores = (OWN_STORE,)  # the store of the rows to check with; by default that of the student's run
     split: str | None = None  # the split of the store; by default test, else validation, else the first
@@ -202,9 +198,7 @@ class Merge:
     stores: tuple[str, ...] = ()  # stores of the same rows, by several teachers: splits, folders, or addresses
     out: str = ""  # where the new store goes: a folder, or an address (s3://, gs://, az://)
     weights: tuple[float, ...] | None = None  # one per store, shared by its members; by default each member's own
-    rename: dict[str, str] = field(
-        default_factory=dict
-    )  # classes of later stores: their name, and the name in the first
+    rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: name there, name in the first
     missing: Missing = "error"  # rows that some store lacks: error, or skip to leave them out
     repeated: Repeated = "error"  # rows whose key an earlier row has: error, or keep the first
     splits: tuple[str, ...] | None = None  # which splits; by default all
@@ -216,9 +210,7 @@ class Concat:
 
     stores: tuple[str, ...] = ()  # stores of one teacher: each one split, a folder of splits, or an address
     out: str = ""  # where the new store goes: a folder, or an address (s3://, gs://, az://)
-    rename: dict[str, str] = field(
-        default_factory=dict
-    )  # classes of later stores: their name, and the name in the first
+    rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: name there, name in the first
     repeated: Repeated = "error"  # rows that an earlier store has: error, or keep the first
     splits: tuple[str, ...] | None = None  # which splits; by default all
 
@@ -255,9 +247,7 @@ class Import(Reading):
     transfer_set: TransferSetConfig | None = None
     from_: str = ""  # npy, npz, Parquet or CSV: outputs (rows, [positions,] [members,] classes)
     store: str = ""  # where the store goes: the folder of one split, or its address (s3://, gs://, az://)
-    split: str | None = (
-        None  # the split of these rows; by default the name of the store's folder, if it is train, test or the like
-    )
+    split: str | None = None  # the split of these rows; by default the name of the store's folder, such as train
     teacher_name: str = "imported"  # how the teacher is named in the store
     precision: Precision | None = None  # arithmetic of the outputs: float16 or bfloat16; by default the file's dtype
     transfer_name: str | None = None  # name of the transfer set; by default that of the recipe or the file
@@ -289,9 +279,7 @@ class ExportLabels:
         "parquet"  # docs/translate.md says what each holds
     )
     split: str | None = None  # which split
-    temperature: float | None = (
-        None  # temperature of log-probabilities; by default 1, or the one at which the labels are known
-    )
+    temperature: float | None = None  # of log-probabilities; by default 1, or that at which the labels are known
     k: int | None = None  # tokens per position; by default as many as are stored
     mean: Literal["arithmetic", "geometric", "tempered"] = "arithmetic"  # the mean of an ensemble's members
 
