@@ -152,7 +152,7 @@ def _require_name(name: object, where: str) -> None:
     """Raise ConfigError where a recipe's name, which names folders below stores/ and runs/, would name one elsewhere."""
     if name is not None and any(part in ("", ".", "..") or "\0" in part for part in str(name).split("/")):
         raise ConfigError(
-            f"{where}: name is {name!r}, and stores/NAME and runs/NAME-xxxxxxxx would lie elsewhere",
+            f"{where}: name is {name!r}, and stores/NAME and runs/NAME-xxxxxxxx would be elsewhere",
             remedy="give a name without '/' and '..', and say where files go with --store and --out",
         )
 
@@ -200,7 +200,7 @@ def _read(config: str) -> tuple[Path | None, bytes]:
         return None, resources.files("softlabels_stages.configs").joinpath(f"{config}.yaml").read_bytes()
     is_stream = config == "/dev/stdin" or config.startswith("/dev/fd/")  # on purpose, as of a shell's <(...)
     if Path(config).exists() and not (Path(config).is_file() or Path(config).is_dir() or is_stream):
-        raise ConfigError(f"{config} is a pipe or a device", remedy="give a YAML file, or /dev/stdin")
+        raise ConfigError(f"{config} is a pipe or a device", remedy="give a YAML file or /dev/stdin")
     try:
         found, run = Path(config), LocalFolder(Path(config).parent)
         if found.name and any(map(run.exists, (RUN, RESULTS))):
@@ -216,7 +216,7 @@ def sections_of(data: bytes, config: str) -> dict[str, Any]:
     try:
         recipe = schema.read_yaml(data.decode("utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{config} is not a YAML file: {error}", remedy="mend the file at that place") from None
+        raise ConfigError(f"{config} is not a YAML file: {error}", remedy="correct the file at that place") from None
     _require_size(recipe, config)
     if not isinstance(recipe, dict):
         raise ConfigError(

@@ -46,16 +46,18 @@ class TeacherLogits:
     teacher: TeacherConfig
     transfer_set: TransferSetConfig
     labels: LabelsConfig = field(default_factory=LabelsConfig)
-    store: str = OWN_STORE  # where the stores go, a folder a split; or an address (s3://, gs://, az://)
-    shards: str | None = None  # i/n: of n workers that do a part each, part i; by default workers share by claims
+    store: str = OWN_STORE  # where the stores go, one folder per split; or an address (s3://, gs://, az://)
+    shards: str | None = None  # i/n: do part i of n; by default workers share by claims
     lapse: float = (
         LAPSE  # seconds without progress after which a worker counts as dead (shards, engine: at plan and seal only)
     )
-    seal: bool = False  # run no teacher: seal the stores, all of whose shards are there
+    seal: bool = False  # run no teacher: seal stores whose shards are all there
     engine: Literal["ray"] | None = None  # ray: a Ray cluster runs the workers
-    address: str | None = None  # of the Ray cluster; by default $RAY_ADDRESS, else one is started on this machine
-    workers: int | None = None  # most workers on it; by default as many as it can hold
-    gpus: float | None = None  # that each of them takes; by default 1 where the cluster has some
+    address: str | None = (
+        None  # address of the Ray cluster; by default $RAY_ADDRESS, else Ray is started on this machine
+    )
+    workers: int | None = None  # largest number of workers on the cluster; by default as many as fit
+    gpus: float | None = None  # GPUs per worker; by default 1 if the cluster has any
 
 
 @dataclass(frozen=True)

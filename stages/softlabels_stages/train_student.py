@@ -1,9 +1,9 @@
-"""Train students from stored labels, no teacher in sight: distilled, and the same student with hard labels as well.
+"""Train students from stored labels, without the teacher: distilled, and the same student with hard labels only.
 
-One student of each kind is trained for every seed, and for every value where temperature, alpha or loss are lists; all of
-them side by side over one pass of the rows. The best epoch is chosen on validation rows, and when all are trained the test
-split is looked at once. The run folder holds a folder a student, config.yaml (a recipe that repeats the run), results.json,
-results.md and report.html, a page to look at. The same command goes on where it was stopped, and shows a finished run again.
+One student of each kind is trained for every seed, and for every value if temperature, alpha or loss are lists. All of them are
+trained side by side, in one pass over the rows. The best epoch is chosen on validation rows, and the test split is used once,
+when all are trained. The run folder holds one folder per student, config.yaml (a recipe that repeats the run), results.json,
+results.md and report.html, a page to look at. If it is stopped, run it again and it resumes; a finished run is shown again.
 
 With --processes=N, or started by torchrun, N processes train together: they divide the rows of each batch, or the students.
 """

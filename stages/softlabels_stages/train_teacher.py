@@ -126,8 +126,8 @@ def _labelled(rows: TransferRows) -> np.ndarray:
     found: np.ndarray = np.any([one.reshape(len(rows.keys), -1).any(axis=1) for one in each], axis=0)
     if not found.any():
         raise ConfigError(
-            f"no training row of {rows.name} has a hard label, so nothing can be learnt",
-            remedy="name the column in transfer_set.label, or give the members weights that are trained already",
+            f"no training row of {rows.name} has a hard label, so there is nothing to learn from",
+            remedy="name the column in transfer_set.label, or give the members trained weights",
         )
     return found
 

@@ -163,7 +163,7 @@ def _made(
     single = [*splits.values()] == [folders]
     if one_split and len(splits) > 1:
         raise ConfigError(
-            f"rows are chosen of {len(splits)} splits ({some(splits)})",
+            f"rows are selected from {len(splits)} splits ({some(splits)})",
             remedy=f"choose one: --splits={next(iter(splits))}",
         )
     opened = {name: [*map(open_store, found)] for name, found in splits.items()}

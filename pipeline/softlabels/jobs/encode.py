@@ -221,7 +221,7 @@ def _encoding(settings: EncodingSettings, store: Store) -> Encoding:
     dense = store.encoding
     found = settings.made(store.members, classes=store.classes, reduce=dense.reduce, inputs=dense.inputs)
     if found.keeps_all:
-        raise ConfigError("the settings ask for dense labels, which these are", remedy='say encoding="topk"')
+        raise ConfigError("the labels are dense already", remedy='give encoding="topk"')
     return found
 
 

@@ -62,7 +62,7 @@ def export_labels(
     target = Path(local_path(to))
     opened = open_store(store, split=split)
     if to_format not in TO_FORMATS:
-        raise ConfigError(f"no format is called {to_format!r}", remedy=f"choose one of {', '.join(TO_FORMATS)}")
+        raise ConfigError(f"there is no format {to_format!r}", remedy=f"choose one of {', '.join(TO_FORMATS)}")
     ending = ".npz" if to_format == "npz" else ".parquet"
     if target.suffix != ending:
         raise ConfigError(f"{target} does not end in {ending}", remedy=f"give such a name for {to_format}")

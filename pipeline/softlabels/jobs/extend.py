@@ -152,7 +152,7 @@ def _chosen(given: Rows, parents: Mapping[str, Store], missing: Missing, *, sing
     if len(lacking) == len(parents) or (lacking and missing == "error"):
         raise ConfigError(
             f"the store has the splits {some(parents)}, and the transfer set {some(names)}",
-            remedy="name the store's splits in transfer_set.splits, or say missing=skip to leave others out",
+            remedy="name the store's splits in transfer_set.splits, or give missing=skip to leave the others out",
         )
     if not single:
         return given
@@ -169,7 +169,7 @@ def _met(store: Store, rows: TransferRows, missing: Missing) -> Ints:
     if len(lost) == store.rows or (len(lost) and missing == "error"):
         raise OtherRows(
             f"{rows.name} lacks {len(lost):,} of the {store.rows:,} rows of {store.folder}, row {lost[0]} first",
-            remedy="give a transfer set with all rows, and its key_salt where it has one, or say missing=skip to leave them out"
+            remedy="give a transfer set with all rows, and its key_salt if it has one, or give missing=skip to leave them out"
             if len(lost) < store.rows
             else "give a transfer set with these rows and more, and its key_salt where it has one",
         )

@@ -154,7 +154,7 @@ def _source(path: Path, form: Format, foreign: Foreign) -> ForeignFile:
         return Axolotl(path, column=column, aligned=foreign.aligned, tokenized=_chat(foreign))
     made: dict[Format, Callable[[Path], ForeignFile]] = {"distillkit": DistillKit, "vllm": Vllm, "sglang": Sglang}
     if form not in made:
-        raise ConfigError(f"no format is called {form!r}", remedy=f"choose one of {', '.join(FORMATS)}")
+        raise ConfigError(f"there is no format {form!r}", remedy=f"choose one of {', '.join(FORMATS)}")
     return made[form](path)
 
 
@@ -178,7 +178,7 @@ def _chat(foreign: Foreign) -> Callable[[Any], list[int]]:
 def _vocabulary(foreign: Foreign) -> Any:
     if not foreign.tokenizer:
         raise ConfigError(
-            "ids mean nothing without the tokenizer whose tokens they are",
+            "token ids have no meaning without their tokenizer",
             remedy="name the teacher's with --teacher_tokenizer=FOLDER (or a hub id)",
         )
     digest = tokenizer_digest(foreign.tokenizer, foreign.revision)
@@ -192,8 +192,8 @@ def _known_at(source: ForeignFile, form: Format, foreign: Foreign) -> float:
     if source.known_at is not None:
         return source.known_at
     raise ConfigError(
-        f"files of {form} do not say at which temperature their log-probabilities were taken",
-        remedy="say it: --known_at=1 where none was applied (vLLM's prompt_logprobs; SGLang's default)",
+        f"files of {form} do not give the temperature of their log-probabilities",
+        remedy="give --known_at=1 if none was applied (vLLM's prompt_logprobs; SGLang's default)",
     )
 
 

@@ -237,9 +237,7 @@ def _about(store: Store, asked: Asked) -> dict[str, Any]:
 def _require_meaning(split: Split, temperature: float | None) -> None:
     """Raise ConfigError where a temperature is given and the split's targets have none."""
     if temperature is not None and {*split.kinds.values()} == {"values"}:
-        raise ConfigError(
-            f"{split.store.path} holds values, which have no temperature to judge at", remedy="drop the temperature"
-        )
+        raise ConfigError(f"{split.store.path} holds values, which have no temperature", remedy="drop the temperature")
 
 
 def digests(splits: Mapping[str, Split]) -> dict[str, str | list[str]]:

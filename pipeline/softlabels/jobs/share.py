@@ -147,8 +147,8 @@ def pull(
         require_apart(there, root)
     splits = splits_there(there, split)
     if rows is not None and len(splits) > 1:
-        raise ConfigError(f"rows are chosen of the splits {some(splits)}", remedy="name one: --split=train")
-    pinned = Pinned.told(digest, signed_by, splits, remedy="name the one that it is of: --split")
+        raise ConfigError(f"rows are selected from the splits {some(splits)}", remedy="name one: --split=train")
+    pinned = Pinned.told(digest, signed_by, splits, remedy="name the split of that digest: --split")
     single, found = list(splits.values()) == [there], {}
     if not single:
         require_root(root, tuple(splits))
@@ -192,7 +192,7 @@ def _fetched(split: str, source: Depot, target: LocalDepot, rows: str | None, pi
     if problems:
         raise DamagedStore(
             f"{target} is as it was pushed, and wrong in {counted(len(problems), 'place')}: {problems[0].where}",
-            remedy="tell whoever made the store",
+            remedy="tell the store's maker",
         )
     if not target.exists(CARD):  # as from the Hub, whose page is another one
         with alone(target):
@@ -226,7 +226,7 @@ def _require_own(there: Depot, splits: Mapping[str, object]) -> None:
     if other is not None:
         raise StorePathError(
             f"{there} holds other files ({one_line(other)})",
-            remedy="give an empty place, or push split by split to folders of their own",
+            remedy="give an empty place, or push each split to its own folder",
         )
 
 

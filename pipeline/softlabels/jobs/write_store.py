@@ -183,7 +183,7 @@ def _teacher(teacher: TeacherSpec | str, found: Mapping[str, Given]) -> TeacherS
 def _keys(keys: ArrayLike | None, kept: NDArray[np.generic] | None, rows: int) -> NDArray[np.uint8]:
     """Which row is which. Raises `UserError` where nobody says so."""
     if kept is None and keys is None:
-        raise UserError("nobody says which rows these are", remedy="give inputs, or keys (array_keys makes them)")
+        raise UserError("it is not known which rows these are", remedy="give inputs, or keys (array_keys makes them)")
     found = checked_keys(
         array_keys(kept) if keys is None and kept is not None else array_of(keys, "keys"), rows, MEMORY
     )

@@ -177,6 +177,6 @@ class SoftLabels:
         require_target(self.target, what, "softmax")
         if self.known_at is not None:
             raise ConfigError(
-                f"the labels are known at temperature {self.known_at:g} alone and have no {what}",
+                f"the labels are known at temperature {self.known_at:g} only and have no {what}",
                 remedy="train without them, by a loss at that temperature",
             )

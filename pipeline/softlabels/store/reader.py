@@ -270,7 +270,8 @@ class Store(Stored):
         wanted = np.asarray(rows, np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= self.rows):
             raise UserError(
-                f"rows {wanted.min()} to {wanted.max()} of a store of {self.rows}", remedy="ask for its rows"
+                f"rows {wanted.min()} to {wanted.max()} of a store of {self.rows} rows",
+                remedy=f"ask for rows 0 to {self.rows - 1}",
             )
         return gather(self, (name,), wanted)[name]
 

@@ -163,7 +163,7 @@ class StoreWriter:
     def stopped(self) -> errors.Interrupted:
         """The error for a writer that was asked to stop; whoever gives the same command again goes on."""
         what = f"stopped with {len(self.pending)} of {self.spec.shards} shards left in {self.path}"
-        return errors.Interrupted(what, remedy="run the same command again to go on")
+        return errors.Interrupted(what, remedy="run the same command again to resume")
 
     def __enter__(self) -> Self:
         return self

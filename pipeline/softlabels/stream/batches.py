@@ -92,7 +92,7 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
         """
         if get_worker_info() is None and self._by_workers:
             raise ConfigError(
-                "worker processes give these batches, and only they know where they stand", remedy=_ASK_WORKERS
+                "worker processes give these batches, and only they know their positions", remedy=_ASK_WORKERS
             )
         epoch, batch = self._place
         return {"epoch": epoch, "batch": batch, **self._facts()}
@@ -106,7 +106,7 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
         """
         needed = {"epoch", "batch", *self._facts()}
         if not (isinstance(state, Mapping) and needed <= state.keys()) or min(state["epoch"], state["batch"]) < 0:
-            raise ConfigError("this is no state of SoftLabelBatches", remedy="give what state_dict() gave")
+            raise ConfigError("this is not a state of SoftLabelBatches", remedy="give the result of state_dict()")
         self._loaded, self._place = dict(state), (state["epoch"], state["batch"])
         self._loaded_by_worker = get_worker_info() is not None
         if get_worker_info() is None:
@@ -156,8 +156,8 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
             part = Part()
             if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
                 raise ConfigError(
-                    f"torch.distributed joins {dist.get_world_size()} processes, and nothing says which rows are this one's",
-                    remedy="give part=Part(dist.get_rank(), dist.get_world_size()), or part=Part() where one reads for all",
+                    f"torch.distributed joins {dist.get_world_size()} processes, and this one's part of the rows is not given",
+                    remedy="give part=Part(dist.get_rank(), dist.get_world_size()), or part=Part() if one reads for all",
                 )
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         return Stretch(len(self.loader.rows), self.loader.batch_size, part, number, workers)

@@ -73,7 +73,9 @@ def chosen_rows(keys: NDArray[np.uint8], fraction: float, seed: int) -> NDArray[
         raise ConfigError(f"row_fraction must lie in (0, 1], not {fraction}", remedy="give a share of the rows")
     chosen = _smallest(keys, fraction, seed, _CHOSEN)
     if len(keys) and not chosen.any():
-        raise ConfigError(f"row_fraction={fraction} of {len(keys)} rows leaves none", remedy="choose a larger fraction")
+        raise ConfigError(
+            f"row_fraction={fraction} of {len(keys)} rows leaves no row", remedy="choose a larger fraction"
+        )
     return chosen
 
 

@@ -270,7 +270,7 @@ class Trainer:
                 self._save()
                 raise Interrupted(
                     f"stopped in epoch {progress.epoch + 1} of {self._config.epochs}, after step {progress.step}",
-                    remedy="run the same command again to go on",
+                    remedy="run the same command again to resume",
                 )
             moved = batch.to(self._device)
             losses = [learner.step(batch, moved, progress.step) for learner in self._own]

@@ -253,7 +253,7 @@ def _files(array: pa.Array, *, name: str, rows: Rows, images: bool) -> Decoded:
         except (OSError, ValueError) as error:
             what = "this image does not decode" if images else "this file cannot be read"
             raise TransferSetError(
-                f"input column {name!r}, row {row}: {what}: {error}", remedy="mend or filter such rows"
+                f"input column {name!r}, row {row}: {what}: {error}", remedy="correct or filter such rows"
             ) from error
         values.append(value)
         hashed.append(data if coded is None else coded)
