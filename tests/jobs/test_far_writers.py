@@ -102,7 +102,7 @@ def test_rclones_server_is_refused(data: Sample, tmp_path: Path, monkeypatch: py
         keys = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
         for name, value in (keys | {"AWS_ENDPOINT_URL": endpoint}).items():
             monkeypatch.setenv(name, value)
-        with pytest.raises(StorageError, match="s3://bucket/store overwrites names that are taken"):
+        with pytest.raises(StorageError, match="s3://bucket/store overwrites existing names"):
             StoreWriter("s3://bucket/store", make_spec(data))
     finally:
         process.send_signal(signal.SIGKILL)

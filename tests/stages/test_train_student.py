@@ -423,7 +423,7 @@ def test_two_processes_do_not_train_in_one_folder(store: Path, capsys: pytest.Ca
     (Path("out") / "hard-seed0" / "weights.safetensors").unlink()
     with LocalFolder("out").only_process():
         assert run("--out=out", "--seeds=0", "--epochs=1") == 2
-    assert "RunExists: another process is at work in out; wait until" in capsys.readouterr().err
+    assert "RunExists: another process is working in out; wait until" in capsys.readouterr().err
     assert run("--out=out", "--seeds=0", "--epochs=1") == 0
 
 

@@ -486,9 +486,9 @@ def test_what_is_no_plain_file_is_refused_at_once(tmp_path: Path) -> None:
     folder.put("real", b"ours")
     os.link(tmp_path / "real", tmp_path / "second name")
     for ask in (folder.read, folder.size, folder.file):
-        with pytest.raises(StrangePath, match="pipe is no plain file with one name"):
+        with pytest.raises(StrangePath, match="pipe is not a plain file with one name"):
             ask("pipe")
-    with pytest.raises(StrangePath, match="second name is no plain file with one name"):
+    with pytest.raises(StrangePath, match="second name is not a plain file with one name"):
         folder.enter("second name")
 
 
