@@ -20,9 +20,9 @@ from softlabels.pages.sample import sample
 from softlabels.store import Store
 from softlabels.store.columns import LABEL
 
-MOST = 1 << 28  # numbers of all distributions that are looked at
+MOST = 1 << 26  # numbers of all distributions that are looked at
 _BLOCK = 1 << 20  # of a block
-_LEAST = 64  # rows
+_LEAST = 32  # rows
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
