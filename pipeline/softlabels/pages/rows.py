@@ -30,7 +30,7 @@ BUDGET = 2_500_000  # bytes of all rows of a page
 POSITIONS = 1024  # of a row
 _NAME = 80  # characters of a class's name
 _AT_ONCE = 50  # rows whose inputs are read together
-_WORK = 1 << 28  # probabilities that are computed
+_WORK = 1 << 27  # probabilities that are computed
 _MEMORY = "They are fewer where the teacher saw these labels in training: it remembers them."
 _FOLDS = "The teacher labelled each row by a model that did not see it in training."
 
