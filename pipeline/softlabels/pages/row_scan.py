@@ -20,9 +20,9 @@ from softlabels.pages.sample import sample
 from softlabels.store import Store
 from softlabels.store.columns import LABEL
 
-MOST = 1 << 28  # numbers of all distributions that are looked at
+MOST = 1 << 26  # numbers of all distributions that are looked at
 _BLOCK = 1 << 20  # of a block
-_LEAST = 64  # rows
+_LEAST = 16  # rows
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -51,7 +51,8 @@ def teacher_of(store: Store) -> Teacher:
 
 def scan(store: Store) -> Scan:
     """Look at the rows of a store's one target."""
-    rows = sample(store, max(_LEAST, MOST // _numbers(store))).rows
+    most = MOST if store.encoding.keeps_all else MOST // 8  # tails take longer
+    rows = sample(store, max(_LEAST, most // _numbers(store))).rows
     found: dict[str, list[Floats]] = {}
     usual = _usual_sizes(store, rows) if store.encoding.target == "values" else None
     for part in _cut(store, rows):
