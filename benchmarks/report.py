@@ -23,8 +23,6 @@ import numpy as np
 from benchmarks.page import machine, publish
 from softlabels import write_store
 
-DRAWN = "() => [...document.querySelectorAll('.plot')].every((each) => each.querySelector('svg'))"
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Make stores and their pages, open these, print the table."""
@@ -78,7 +76,7 @@ def opened(page: Path, rounds: int) -> tuple[float, float]:
             session.send("Performance.enable")
             begin = time.perf_counter()
             tab.goto(page.as_uri())
-            tab.wait_for_function(DRAWN, timeout=60_000)
+            tab.wait_for_selector("html[data-drawn]", state="attached", timeout=60_000)
             seconds = time.perf_counter() - begin
             measured = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
             found.append((seconds, measured["ProcessTime"]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,16 @@ class Tabs:
     def close(self) -> None:
         for page in self.opened:
             page.context.close()
+
+
+def wait_until(tab: Page, expression: str) -> None:
+    """Until it is true. Playwright's `wait_for_function` has the page evaluate a text again where it was not true at once, and
+    the page's policy forbids that.
+    """
+    end = time.monotonic() + 20
+    while not tab.evaluate(expression):
+        assert time.monotonic() < end, f"never: {expression}"
+        tab.wait_for_timeout(10)
 
 
 def too_wide(page: Page) -> list[str]:

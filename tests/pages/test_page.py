@@ -16,7 +16,7 @@ from softlabels.errors import MissingExtra
 from softlabels.pages import bundle
 from softlabels.pages.markup import Html, element, joined, table, text
 from softlabels.pages.numbers import in_script, numbers
-from softlabels.pages.page import page
+from softlabels.pages.page import page, static
 from softlabels.pages.section import Section
 from softlabels.pages.slider import Slider
 
@@ -119,3 +119,23 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "vl_convert", None)
     with pytest.raises(MissingExtra, match=r"softlabels\[report\]"):
         bundle.vega_bundle.__wrapped__()
+
+
+def _luminance(colour: str) -> float:
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * each for each in colour[1:])
+    parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    linear = [each / 12.92 if each <= 0.03928 else ((each + 0.055) / 1.055) ** 2.4 for each in parts]
+    return sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def test_texts_have_the_contrast_of_wcag_in_light_in_the_dark_and_on_paper() -> None:
+    css, own = static("page.css"), dict[str, str]()
+    blocks = re.findall(r":root \{([^}]*)\}", css)  # light, dark, and paper, each over those before it
+    assert len(blocks) == 3
+    for block in blocks:
+        own |= dict(re.findall(r"--(\w+): (#\w+);", block))
+        for name in ("ink", "quiet", "accent", "wrong"):
+            for ground in ("paper", "wash"):
+                light, dark = sorted((_luminance(own[name]), _luminance(own[ground])), reverse=True)
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, f"{name} on {ground} of {block}"
+    assert re.findall(r"[\s{;]color: (?!var|inherit)(.*?);", css) == []

@@ -179,3 +179,26 @@ def test_no_list_without_labels(tmp_path: Path, rng: np.random.Generator) -> Non
     store = write_store(tmp_path / "test", rng.normal(size=(40, 4)), keys=some_keys(rng, 40))
     with pytest.raises(ConfigError, match="no hard labels of classes"):
         write_label_errors({"test": store}, tmp_path / "wrong.csv")
+
+
+def test_rows_evenly_by_content_key_come_in_the_order_of_the_keys(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Few of the list are shown where there are others; by number these would be the first rows of the store."""
+    keys = some_keys(rng, 300)
+    store = write_store(tmp_path / "test", rng.normal(size=(300, 5)), keys=keys)
+    student = Answers("s", "hard", np.arange(50, 250), rng.normal(size=(200, 5)).astype(np.float32))
+    for answers, inside in (([], range(300)), ([student], range(50, 250))):
+        order = sorted(inside, key=lambda row: bytes(keys[row]))
+        assert ranked(store, scan(store), answers)[EVEN].tolist() == order
+
+
+def test_places_of_no_class_have_no_probability(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Rows that keep fewer classes than others are filled up; what fills them must not pass for class 0."""
+    z = rng.normal(size=(40, 2, 500)) * 4
+    z[:, :, 0] += 30
+    store = write_store(tmp_path / "test", z, keys=some_keys(rng, 40))
+    student = z[:, 0].astype(np.float32)
+    (section,) = rows_sections({"test": store}, answers={"test": [Answers("s", "hard", np.arange(40), student)]})
+    empty = read(section.data["ids"]) < 0
+    assert empty.any()
+    assert np.isneginf(read(section.data["log_p"]).transpose(0, 2, 1)[empty]).all()
+    assert np.isneginf(read(section.data["student_log_p"])[0][empty]).all()

@@ -4,6 +4,7 @@ through by keyboard.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 
 from softlabels import write_store
+from softlabels.labels.dense import DenseEncoding
 from softlabels.pages.answers import Answers
 from softlabels.pages.page import page
 from softlabels.pages.rows import rows_sections
 from softlabels.pages.slider import Slider
 from softlabels.store import Store
-from tests.pages.browser import PHONE, SMALL, Tabs, too_wide
+from tests.pages.browser import PHONE, SMALL, Tabs, too_wide, wait_until
 from tests.store import samples
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def shown(tab: Page, root: str) -> list[dict[str, Any]]:
 
 def set_temperature(tab: Page, temperature: float) -> None:
     tab.fill("#temperature-number", str(temperature))
-    tab.wait_for_function(f"document.documentElement.dataset.temperature === '{temperature:g}'")
+    wait_until(tab, f"document.documentElement.dataset.temperature === '{temperature:g}'")
 
 
 def write(path: Path, stores: dict[str, Store], answers: dict[str, list[Answers]] | None = None) -> Path:
@@ -138,7 +140,7 @@ def test_rows_by_keyboard(tmp_path: Path, digits: tuple[Store, Answers], tabs: T
     tab.keyboard.press("k")
     assert tab.evaluate(focused) == first[1]["row"]
     tab.keyboard.press("]")  # the row stays where it is
-    tab.wait_for_function("document.documentElement.dataset.temperature !== '1'")
+    wait_until(tab, "document.documentElement.dataset.temperature !== '1'")
     assert tab.evaluate(focused) == first[1]["row"]
     for _ in range(19):
         tab.keyboard.press("j")
@@ -149,6 +151,8 @@ def test_rows_by_keyboard(tmp_path: Path, digits: tuple[Store, Answers], tabs: T
     tab.keyboard.press("/")
     tab.keyboard.type("row 17")
     assert [each["row"] for each in shown(tab, "#rows-0")] == [17]
+    tab.fill("#rows-0-words", "entropy")  # of the lists that chose them nothing is seen in a row
+    assert shown(tab, "#rows-0") == []
     tab.keyboard.type(" never")
     assert "No row fits" in tab.inner_text("#rows-0 [role=status]")
 
@@ -163,9 +167,7 @@ def test_rows_of_every_kind(tmp_path: Path, rng: np.random.Generator, tabs: Tabs
         data = samples.sample(rng, 8, kind)
         stores[kind] = samples.write_store(tmp_path / kind, data, samples.make_spec(data, kind))
     tab = tabs.open(write(tmp_path / "page.html", stores))
-    tab.wait_for_function(
-        "document.querySelectorAll('.row-list').length === " + str(len(tab.query_selector_all("section")))
-    )
+    wait_until(tab, "document.querySelectorAll('.row-list').length === " + str(len(tab.query_selector_all("section"))))
     every = [store.only(target) for store in stores.values() for target in store.targets]
     for number, store in enumerate(every):
         if store.encoding.target != "values":
@@ -176,6 +178,27 @@ def test_rows_of_every_kind(tmp_path: Path, rng: np.random.Generator, tabs: Tabs
         if store.encoding.target != "values":
             _compare(tab, f"#rows-{number}", store, 6.1)
     assert too_wide(tab) == []
+
+
+def test_rows_known_at_one_temperature_stay_there(tmp_path: Path, rng: np.random.Generator, tabs: Tabs) -> None:
+    """Beside a store that the slider moves."""
+    data = replace(samples.sample(rng, 8, "dense-zarr"), encoding=DenseEncoding(known_at=3.0))
+    at_3 = samples.write_store(tmp_path / "at", data, samples.make_spec(data, "dense-zarr"))
+    stores = {"at": at_3, "free": write_store(tmp_path / "train", rng.normal(size=(8, 6)) * 3, keys=data.keys)}
+    tab = tabs.open(write(tmp_path / "page.html", stores))
+    tab.wait_for_selector(".row")
+    for temperature in (1.5, 8.0):
+        set_temperature(tab, temperature)
+        _compare(tab, "#rows-0", at_3, 3.0)
+        _compare(tab, "#rows-1", stores["free"], temperature)
+
+
+def test_what_is_open_stays_open_when_the_slider_moves(tmp_path: Path, rng: np.random.Generator, tabs: Tabs) -> None:
+    store = write_store(tmp_path / "test", rng.normal(size=(4, 6)), inputs=rng.normal(size=(4, 20)).astype(np.float32))
+    tab = tabs.open(write(tmp_path / "page.html", {"test": store}))
+    tab.click(".row summary")
+    set_temperature(tab, 2)
+    assert tab.evaluate("document.querySelectorAll('.row details[open]').length") == 1
 
 
 def _compare(tab: Page, root: str, store: Store, temperature: float) -> None:

@@ -24,7 +24,8 @@ from softlabels.jobs.watch import Watch
 from softlabels.labels.soft import SoftLabels
 from softlabels.models import ModelConfig, build_model
 from softlabels.pages.answers import Answers
-from softlabels.pages.held_out import DISTILLED, HARD, HeldOut, temperatures
+from softlabels.pages.held_out import DISTILLED, HARD, HeldOut, grid
+from softlabels.pages.sample import by_key
 from softlabels.pages.shown_run import hard_of
 from softlabels.report.comparison import Student, best_seed, best_student
 from softlabels.report.measures import Results
@@ -148,7 +149,7 @@ def _held_out(
 
 def even(keys: NDArray[np.uint8], most: int) -> NDArray[np.int64]:
     """At most so many places among keys (R, 16), evenly by key, ascending: the same rows however they are ordered."""
-    order = np.lexsort(keys.T[::-1])
+    order = by_key(keys)
     picked = order if len(order) <= most else order[np.linspace(0, len(order) - 1, most).astype(np.int64)]
     return np.sort(picked)
 
@@ -160,9 +161,8 @@ class _OfTarget:
         self.split, self.target, self.output, self.mean, self.of = split, target, output, mean, of
         self.store = split.store.only(target)
         self.kind = self.store.encoding.target
-        encoding = self.store.encoding
-        grid = temperatures(encoding.lowest_temperature, encoding.only_at, many=self.store.classes > FEW)
-        self.grid = grid if self.kind != "values" else ()
+        many = self.store.classes > FEW
+        self.grid = () if self.kind == "values" else grid(self.store.encoding, many=many)
 
     def ask(
         self, students: Sequence[tuple[Chosen, nn.Module]], rows: NDArray[np.int64], name: str

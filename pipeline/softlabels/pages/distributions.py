@@ -25,7 +25,7 @@ from softlabels.labels.encoding import Encoding
 from softlabels.labels.ensemble import log_mean_exp, log_softmax
 
 NODES = 16
-HIGHEST, LOWEST = 20.0, 0.5  # temperatures of the slider
+HIGHEST, LOWEST = 20.0, 0.5  # temperatures of the slider where labels allow it
 ALL = 64  # classes up to which all are kept
 TOP = 12  # classes of which every one is kept that is among so many at the ends or the middle of the slider
 _BYTES = 1 << 26  # of a block's distributions
@@ -34,12 +34,17 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
+def span(encoding: Encoding) -> tuple[float, float]:
+    """Between what temperatures a page shows labels that are known at more than one."""
+    lowest = max(LOWEST if encoding.keeps_all else 1.0, encoding.lowest_temperature)
+    return lowest, max(HIGHEST, 2 * lowest)
+
+
 def temperatures(encoding: Encoding) -> Floats:
     """(J,), ascending; the one temperature at which labels are known, where there is one."""
     if encoding.only_at is not None:
         return np.array([encoding.only_at])
-    lowest = LOWEST if encoding.keeps_all else max(1.0, encoding.lowest_temperature)
-    highest = max(HIGHEST, 2 * lowest)
+    lowest, highest = span(encoding)
     middle, half = np.log(highest * lowest) / 2, np.log(highest / lowest) / 2
     found = np.exp(middle - half * np.cos(np.pi * np.arange(NODES) / (NODES - 1)))
     found[0], found[-1] = lowest, highest
@@ -162,13 +167,13 @@ def _block(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[
     for number, temperature in enumerate(nodes.tolist()):
         log_p = teacher.member_log_probs(columns, temperature)
         mean = teacher.mean(log_p)
-        at.append(np.take_along_axis(log_p, safe[:, None], axis=-1))
+        at.append(np.where(ids[:, None] < 0, -np.inf, np.take_along_axis(log_p, safe[:, None], axis=-1)))
         entropy.append(softmax_entropy(mean))
         apart.append(entropy[-1] - softmax_entropy(log_p) @ teacher.weights)
         for student, z in enumerate(students):
             log_q = log_softmax(z / temperature)
             kl[student, :, number] = _expected(mean, mean - log_q)
-            student_at[student, number] = np.take_along_axis(log_q, safe, axis=-1)
+            student_at[student, number] = np.where(ids < 0, -np.inf, np.take_along_axis(log_q, safe, axis=-1))
     kept, curves, in_tail = _carried(np.stack(at), nodes)
     student_p, student_curves, _ = _carried(student_at.transpose(1, 2, 0, 3), nodes)
     carried = Carried(
@@ -348,7 +353,7 @@ def _together(parts: Sequence[Shown]) -> Shown:
 
 
 def weights_at(temperature: float, nodes: Floats) -> Floats:
-    """(J,): what each node counts for at a temperature; as `static/rows.js` computes it."""
+    """(J,): what each node counts for at a temperature; as `static/page.js` computes it."""
     x, places = np.log(temperature), np.log(nodes)
     if len(nodes) == 1 or np.isclose(x, places, rtol=0, atol=1e-12).any():
         return np.asarray(np.isclose(x, places, rtol=0, atol=1e-12) | (len(nodes) == 1), np.float64)

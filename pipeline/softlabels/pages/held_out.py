@@ -14,22 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from softlabels.labels.encoding import Encoding
+from softlabels.pages.distributions import span
 from softlabels.student.calibration import BINS, add_to_bins, calibration_error
 
 HARD, DISTILLED = "hard", "distilled"
 
 
-def temperatures(lowest: float, only_at: float | None, *, many: bool) -> tuple[float, ...]:
-    """The grid: from `lowest` (at least .5) to 20 in steps of some 9%, 1 among them; of `many` classes 1 alone, or what is next
-    to it; of labels known at one temperature that one.
-    """
-    if only_at is not None:
-        return (only_at,)
-    if many:
-        return (max(1.0, lowest),)
-    steps = np.exp(np.linspace(np.log(0.5), np.log(20.0), 44))
-    found = {1.0, *(float(f"{step:.3g}") for step in steps)}
-    return tuple(sorted(each for each in found if each >= lowest))
+def grid(encoding: Encoding, *, many: bool) -> tuple[float, ...]:
+    """Temperatures: those of the slider in steps of at most 9%, and what is next to 1; of `many` classes that alone."""
+    if many or encoding.only_at is not None:
+        return (encoding.near_1,)
+    lowest, highest = span(encoding)
+    steps = (float(f"{step:.3g}") for step in np.exp(np.linspace(np.log(lowest), np.log(highest), 44)))
+    return tuple(sorted({encoding.near_1, *(each for each in steps if each >= lowest)}))
 
 
 @dataclass(eq=False)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from softlabels.pages.answers import Answers
 from softlabels.pages.distributions import flag_entropy, mean_log_probs, softmax_entropy
 from softlabels.pages.row_scan import Scan, columns_of, teacher_of
-from softlabels.pages.sample import sample
+from softlabels.pages.sample import by_key, sample
 from softlabels.store import Store
 
 MOST_ROWS = 400
@@ -53,8 +53,8 @@ def ranked(store: Store, found: Scan, answers: Sequence[Answers]) -> dict[str, I
             lists[WORDS[name]] = found.rows[np.argsort(-own, kind="stable")[: min(_LIST, int(inside.sum()))]]
     for each in answers:
         lists[f"farthest from the teacher: {each.label}"] = _furthest(store, each)[:_LIST]
-    every = sample(store, MOST_ROWS).rows if asked is None else asked[:: max(1, len(asked) // MOST_ROWS)]
-    lists[EVEN] = every
+    every = sample(store, MOST_ROWS).rows if asked is None else asked
+    lists[EVEN] = every[by_key(store.gather("content_key", every))][:_LIST]
     return lists
 
 

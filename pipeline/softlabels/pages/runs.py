@@ -59,7 +59,7 @@ def _run(
     data: dict[str, Any] = {"name": run.name, "curves": curves, "targets": []}
     parts: list[Html | None] = [element("h3", run.name) if heading else None, _facts(run)]
     if run.other_store:
-        parts.append(paragraph(run.other_store, class_="note"))
+        parts.append(paragraph(run.other_store))
     for number, (target, view) in enumerate(run.views.items()):
         place = f"{name}-{number}"
         html, own = _target(run, target, view, place, rows.get((run.split, target)), level)
@@ -91,7 +91,7 @@ def _target(
     if said is not None:
         parts += [_calibration(place, said, level), _apart(said, view, rows, level)]
     elif run.untold and view.get("target") != "values":
-        parts.append(paragraph(f"Calibration and rows are not shown for this run: {run.untold}", class_="note"))
+        parts.append(paragraph(f"Calibration and rows are not shown for this run: {run.untold}"))
     if classes is not None:
         parts.append(_classes(place, classes, view, level))
     return joined(parts), data
@@ -254,9 +254,13 @@ def _sizes(run: ShownRun, level: str) -> Html | None:
             times = [f"{value:.4g}" for value in each.milliseconds] or [""] * (2 * timed)
             yield [each.name, "" if each.parameters is None else f"{each.parameters:,}", f"{each.bytes:,}", *times]
 
-    said = (
-        "Size and latency, as `softlabels export --latency` measured them on one thread of its machine."
-        if timed
-        else "Size of the students. `softlabels export STUDENT --formats=onnx,int8 --latency` measures how fast they are."
-    )
-    return joined([element(level, "Size"), paragraph(said), table(titles, lines())])
+    if timed:
+        command, said = (
+            "softlabels export --latency",
+            ("Size and latency, as ", " measured them on one thread of its machine."),
+        )
+    else:
+        command = "softlabels export STUDENT --formats=onnx,int8 --latency"
+        said = ("Size of the students. ", " measures how fast they are.")
+    words = paragraph(said[0], element("code", command), said[1])
+    return joined([element(level, "Size"), words, table(titles, lines())])

@@ -66,6 +66,11 @@ def sample(store: Store, most: int) -> Sample:
     return Sample(np.concatenate(taken), store.rows)
 
 
+def by_key(keys: NDArray[np.generic]) -> Ints:
+    """The places of content keys (n, 16) in their order, of which every beginning is an even sample."""
+    return np.lexsort(keys.T[::-1])
+
+
 def positions(store: Store, found: Sample, most: int) -> Iterator[tuple[Ints, Ints, Columns]]:
     """The positions that count of the rows of a sample, of a store of one target: blocks of row numbers (n,), places in the row
     (n,) and the soft columns (n, M, ...). Of more than `most` positions in all every k-th is taken. A row without positions

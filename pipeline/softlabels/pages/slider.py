@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import one_line
+from softlabels.pages.distributions import HIGHEST, LOWEST, span
 from softlabels.pages.markup import Html, element
 from softlabels.store import Store
 
-MOST = 20.0
-_LEAST, _STEPS = 0.5, 100
+_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Slider:
         fixed: why it cannot be moved; "" where it can.
     """
 
-    least: float = _LEAST
-    most: float = MOST
+    least: float = LOWEST
+    most: float = HIGHEST
     at: float = 1.0
     fixed: str = ""
 
@@ -39,9 +39,8 @@ class Slider:
         encodings = [each.encoding for each in every if each.encoding.target != "values"]
         free = [each for each in encodings if each.only_at is None]
         if free:
-            sparse = any(not each.keeps_all for each in free)
-            least = max([1.0 if sparse else _LEAST, *(each.lowest_temperature for each in free)])
-            return cls(least=least, most=max(MOST, 2 * least), at=max(1.0, least))
+            least, most = (max(ends) for ends in zip(*map(span, free), strict=True))
+            return cls(least=least, most=most, at=max(1.0, least))
         if not encodings:
             return None
         at = encodings[0].near_1

@@ -46,6 +46,20 @@ const softlabels = (() => {
     return found.map((z) => z - shift);
   }
 
+  // T, or the end next to it of what an ascending list spans.
+  const within = (T, list) => Math.min(list[list.length - 1], Math.max(list[0], T));
+
+  // What each of some nodes, Chebyshev's in log T, counts for at T: the barycentric formula. Beyond them the end counts.
+  function weightsAt(T, nodes) {
+    const x = Math.log(within(T, nodes));
+    const exact = nodes.findIndex((node) => Math.abs(x - Math.log(node)) < 1e-9);
+    if (exact >= 0) return nodes.map((_, j) => (j === exact ? 1 : 0));
+    const last = nodes.length - 1;
+    const parts = nodes.map((node, j) => ((j % 2 ? -1 : 1) * (j === 0 || j === last ? 0.5 : 1)) / (x - Math.log(node)));
+    const sum = parts.reduce((a, b) => a + b, 0);
+    return parts.map((part) => part / sum);
+  }
+
   // Colours are those of the page's text, so that a plot follows light, dark and print without being drawn again.
   const CONFIG = {
     background: "transparent",
@@ -175,7 +189,7 @@ const softlabels = (() => {
   }
 
   return {
-    sections, numbers, element, chart, onTemperature, logSoftmax, begin, COLOURS,
+    sections, numbers, element, chart, onTemperature, logSoftmax, within, weightsAt, begin, COLOURS,
     get temperature() {
       return temperature;
     },

@@ -1,7 +1,7 @@
 "use strict";
 // Draws single rows: inputs, the ensemble's and the members' distributions at the slider's T, hard label and students.
 softlabels.sections.rows = (root, data) => {
-  const { element, numbers, chart, onTemperature, COLOURS } = softlabels;
+  const { element, numbers, chart, onTemperature, logSoftmax, within, weightsAt, COLOURS } = softlabels;
   const PAGE = 20, TOP = 8, MEMBERS = 8;
   const place = root.querySelector(".rows");
   const read = (name) => (data[name] ? numbers(data[name]) : null);
@@ -19,20 +19,9 @@ softlabels.sections.rows = (root, data) => {
   const J = isValues ? 0 : data.nodes.length;
   const STUDENT = data.students.map((each, at) => (each.kind === "hard" ? COLOURS[1] : COLOURS[(2 + at) % COLOURS.length]));
   const state = { sort: "", filter: "", words: "", differs: false, errors: false, page: 0, colour: "entropy", at: new Map() };
-  let T = softlabels.temperature;
-  let weights = nodeWeights(T);
-  let scores = [], order = [], atPosition = [];
-
-  // What each node counts for at T: the barycentric formula in log T.
-  function nodeWeights(temperature) {
-    if (isValues) return [];
-    const x = Math.log(temperature), at = data.nodes.map(Math.log);
-    const near = at.findIndex((each) => Math.abs(each - x) < 1e-9);
-    if (J === 1 || near >= 0) return at.map((_, j) => (j === Math.max(0, near) ? 1 : 0));
-    const parts = at.map((each, j) => ((j % 2 ? -1 : 1) * (j === 0 || j === J - 1 ? 0.5 : 1)) / (x - each));
-    const sum = parts.reduce((a, b) => a + b, 0);
-    return parts.map((each) => each / sum);
-  }
+  const atPosition = [], topAt = []; // of each position, at T: its scores, and the ensemble's most probable class
+  const inputsOf = new Map(); // drawn once: what is open stays so when the slider moves
+  let T, weights, scores, order;
 
   function along(curve, start) {
     let found = 0;
@@ -47,7 +36,7 @@ softlabels.sections.rows = (root, data) => {
   function own(logits, base) {
     if (!isSoftmax) return Float64Array.from({ length: K }, (_, k) => sigmoid(logits[base + k] / T));
     const ratio = data.nodes[data.reference] / T;
-    return softlabels.logSoftmax(logits.subarray(base, base + K), 1 / ratio).map(Math.exp);
+    return logSoftmax(logits.subarray(base, base + K), 1 / ratio).map(Math.exp);
   }
 
   // Of member m, and of student s, for position n's kept classes.
@@ -78,7 +67,7 @@ softlabels.sections.rows = (root, data) => {
   }
 
   // Scores of position n at T.
-  function positionScores(n, r) {
+  function positionScores(n, r, members, p) {
     const of = (s, compute) => (asked(r, s) ? compute() : 0);
     if (entropy) {
       return {
@@ -86,7 +75,7 @@ softlabels.sections.rows = (root, data) => {
         students: data.students.map((_, s) => of(s, () => along(kl, (s * N + n) * J))),
       };
     }
-    const members = membersOf(n), p = ensembleOf(members), H = cross(p, p);
+    const H = cross(p, p);
     return {
       entropy: H,
       disagreement: M > 1 ? H - members.reduce((sum, each, m) => sum + data.weights[m] * cross(each, each), 0) : 0,
@@ -102,13 +91,6 @@ softlabels.sections.rows = (root, data) => {
     return found;
   }
 
-  function topOf(n) {
-    const p = ensembleOf(membersOf(n));
-    let best = 0;
-    for (let k = 1; k < K; k++) if (p[k] > p[best]) best = k;
-    return idAt(n, best);
-  }
-
   const labelOf = (n) => (isSoftmax && labels ? labels[n] : -1);
   const asked = (r, s) => data.rows[r].asked[s];
 
@@ -119,12 +101,14 @@ softlabels.sections.rows = (root, data) => {
     for (let n = start; n < stop; n++) {
       if (isValues) addValues(found, n);
       else {
-        const at = (atPosition[n] = positionScores(n, r));
+        const members = membersOf(n), p = ensembleOf(members);
+        const at = (atPosition[n] = positionScores(n, r, members, p));
+        topAt[n] = idAt(n, p.indexOf(Math.max(...p)));
         found.entropy += at.entropy;
         found.disagreement += at.disagreement;
         at.students.forEach((each, s) => (found.students[s] += each));
       }
-      if (isSoftmax && !found.differs) found.differs = data.students.some((_, s) => asked(r, s) && tops[s * N + n] !== topOf(n));
+      if (isSoftmax && !found.differs) found.differs = data.students.some((_, s) => asked(r, s) && tops[s * N + n] !== topAt[n]);
     }
     for (const name of ["entropy", "disagreement", "residual"]) found[name] = Math.max(0, found[name] / count);
     found.students = found.students.map((each, s) => (asked(r, s) ? Math.max(0, each / count) : -1));
@@ -158,7 +142,7 @@ softlabels.sections.rows = (root, data) => {
 
   function textOf(r) {
     const row = data.rows[r];
-    const parts = [`row ${row.row}`, ...row.why];
+    const parts = [`row ${row.row}`];
     for (const each of row.inputs || []) {
       parts.push(each.text || "", ...(each.tokens ? [each.tokens.join("")] : []), ...(each.cells || []).flat().map(String));
     }
@@ -171,12 +155,17 @@ softlabels.sections.rows = (root, data) => {
   const texts = data.rows.map((_, r) => textOf(r));
 
   function hasClass(r, id) {
-    for (let n = data.starts[r]; n < data.starts[r + 1]; n++) if (labelOf(n) === id || topOf(n) === id) return true;
+    for (let n = data.starts[r]; n < data.starts[r + 1]; n++) if (labelOf(n) === id || topAt[n] === id) return true;
     return false;
   }
 
-  function arrange() {
+  function scoreAt(temperature) {
+    T = isValues ? temperature : within(temperature, data.nodes); // labels that are known at one temperature stay there
+    weights = isValues ? [] : weightsAt(T, data.nodes);
     scores = data.rows.map((_, r) => scoresOf(r));
+  }
+
+  function arrange() {
     order = [...data.rows.keys()].filter(
       (r) =>
         (!state.differs || scores[r].differs) &&
@@ -199,12 +188,12 @@ softlabels.sections.rows = (root, data) => {
   function choice(name, title, options, change) {
     const select = element("select", { id: idOf(name), onchange: () => change(select.value) },
       options.map(([value, text]) => element("option", { value }, text)));
-    return [element("label", { for: idOf(name) }, title), select];
+    return element("span", { class: "control" }, element("label", { for: idOf(name) }, title), select);
   }
 
   function tick(name, title, change) {
     const box = element("input", { type: "checkbox", id: idOf(name), onchange: () => change(box.checked) });
-    return element("span", { class: "tick" }, box, element("label", { for: idOf(name) }, title));
+    return element("span", { class: "control" }, box, element("label", { for: idOf(name) }, title));
   }
 
   const changed = (name) => (value) => {
@@ -214,7 +203,7 @@ softlabels.sections.rows = (root, data) => {
   };
 
   function controls() {
-    const classes = isSoftmax ? [...new Set([...Array(N).keys()].flatMap((n) => [labelOf(n), topOf(n)]))] : [];
+    const classes = isSoftmax ? [...new Set([...Array(N).keys()].flatMap((n) => [labelOf(n), topAt[n]]))] : [];
     classes.sort((a, b) => a - b);
     const search = element("input", {
       type: "search", id: idOf("words"), class: "row-filter", placeholder: "a word, a row",
@@ -227,7 +216,7 @@ softlabels.sections.rows = (root, data) => {
       choice("sort", "Sort by", SORTS, changed("sort")),
       shown.length ? choice("class", "Class", [["", "any"], ...shown], changed("filter")) : null,
       data.of && !isValues ? choice("colour", "Colour by", colours, changed("colour")) : null,
-      element("label", { for: idOf("words") }, "Find"), search,
+      element("span", { class: "control" }, element("label", { for: idOf("words") }, "Find"), search),
       S && isSoftmax ? tick("differs", "a student differs", changed("differs")) : null,
       hasErrors ? tick("errors", "likely label errors", changed("errors")) : null,
       element("span", { class: "quiet" }, "Keys: j and k next and previous row, / to find."));
@@ -246,9 +235,10 @@ softlabels.sections.rows = (root, data) => {
       element("button", { type: "button", disabled: state.page >= count - 1, onclick: go(1) }, "Next"));
     pages.hidden = count < 2;
     const [first, last] = [state.page * PAGE, Math.min(order.length, (state.page + 1) * PAGE)];
-    status.textContent = order.length
+    const said = order.length
       ? `Rows ${first + 1} to ${last} of ${order.length} that fit, of ${data.rows.length} on this page.`
       : "No row fits. Clear the filters.";
+    if (status.textContent !== said) status.textContent = said; // read aloud when it changes, not while the slider moves
   }
 
   // One row.
@@ -333,7 +323,7 @@ softlabels.sections.rows = (root, data) => {
       box.setAttribute("aria-activedescendant", options[n - start].id);
       body.replaceChildren(element("p", { class: "quiet" }, described(n, tokens)), bodyOf(n));
     };
-    if (tokens) box.append(element("bdi", { class: "token" }, tokens[0] ?? ""));
+    if (tokens) box.append(element("bdi", { class: "token", role: "presentation" }, tokens[0] ?? ""));
     for (let n = start; n < stop; n++) {
       const alpha = shade(r, n).toFixed(3);
       const option = element("bdi", {
@@ -414,7 +404,8 @@ softlabels.sections.rows = (root, data) => {
     const [box, body, over] = empty
       ? [null, element("p", { class: "quiet" }, "No position of this row counts."), false]
       : several ? positions(r, own, bodyOf) : [null, bodyOf(start), false];
-    const shown = (own.inputs || []).filter((each) => each.kind !== "tokens").map(input);
+    if (!inputsOf.has(r)) inputsOf.set(r, (own.inputs || []).filter((each) => each.kind !== "tokens").map(input));
+    const shown = inputsOf.get(r);
     const inputs = over
       ? element("div", { class: "grid-picture" }, shown[0], box)
       : element("div", {}, shown);
@@ -491,14 +482,14 @@ softlabels.sections.rows = (root, data) => {
     }
   }
 
+  scoreAt(softlabels.temperature);
   place.append(controls(), ...(isValues ? [] : [legend()]), status, list, pages);
   if (isValues) {
     draw();
     return scatter();
   }
   onTemperature((now) => {
-    T = now;
-    weights = nodeWeights(T);
+    scoreAt(now);
     draw();
   });
   return undefined;

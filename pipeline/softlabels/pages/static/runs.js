@@ -143,7 +143,7 @@ softlabels.sections.runs = async (root, data) => {
     const points = found.points.map((point) => ({ ...point, labelled: found.labelled[point.place] }));
     const encoding = {
       y: { field: "class", type: "nominal", title: null, sort: { field: "place", op: "min" } },
-      x: { field: "wrong", type: "quantitative", title: "wrong", axis: { format: ".0%" }, scale: { nice: true } },
+      x: { field: "wrong", type: "quantitative", title: "wrong", axis: { format: ".0%", tickCount: 8 }, scale: { nice: true } },
       color: { field: "model", type: "nominal", scale: colour, legend: legend(names) },
       shape: { field: "model", type: "nominal", scale: { domain: names }, legend: legend(names) },
       tooltip: [

@@ -1,19 +1,7 @@
 "use strict";
 // A split of a store: histograms, classes and pairs of classes at the slider's temperature.
 (() => {
-  const { element, numbers, chart, onTemperature, COLOURS } = softlabels;
-  const percent = (x) => `${(100 * x).toFixed(x < 0.0995 ? 2 : 1)} %`;
-
-  // What each of some nodes, Chebyshev's in log T, counts for at T: the barycentric formula.
-  function weightsAt(T, nodes) {
-    const x = Math.log(T);
-    const exact = nodes.findIndex((node) => Math.abs(x - Math.log(node)) < 1e-9);
-    if (exact >= 0 || nodes.length === 1) return nodes.map((_, j) => (j === Math.max(exact, 0) ? 1 : 0));
-    const last = nodes.length - 1;
-    const parts = nodes.map((node, j) => ((j % 2 ? -1 : 1) * (j === 0 || j === last ? 0.5 : 1)) / (x - Math.log(node)));
-    const sum = parts.reduce((a, b) => a + b, 0);
-    return parts.map((part) => part / sum);
-  }
+  const { element, numbers, chart, onTemperature, within, weightsAt, COLOURS } = softlabels;
 
   // Two neighbours among the stops, and how much the second counts.
   function between(T, stops) {
@@ -24,8 +12,6 @@
     const share = Math.log(T / stops[low]) / Math.log(stops[high] / stops[low]);
     return [low, high, Math.min(1, Math.max(0, share))];
   }
-
-  const within = (T, list) => Math.min(list[list.length - 1], Math.max(list[0], T));
 
   // Rows {x, x2, share, voice} of a histogram, and the mean of each voice.
   function histogramAt(packed, T, stops, voices, total) {
@@ -107,7 +93,7 @@
     const mass = numbers(target.classes.mass);
     const hard = target.classes.hard ? numbers(target.classes.hard) : null;
     const rowsAt = (T) => {
-      const weights = weightsAt(within(T, target.nodes), target.nodes);
+      const weights = weightsAt(T, target.nodes);
       return names.map((name, i) => ({
         i, name, hard: hard ? hard[i] : 0, teacher: Math.max(0, mixed(mass, names.length, weights, i)),
       }));
@@ -177,7 +163,7 @@
     const place = new Map(ids.map((id, at) => [id, at]));
     const count = list.length / 2;
     const rowsAt = (T) => {
-      const weights = weightsAt(within(T, target.nodes), target.nodes);
+      const weights = weightsAt(T, target.nodes);
       return Array.from({ length: count }, (_, k) => {
         const [i, j] = [place.get(list[2 * k]), place.get(list[2 * k + 1])];
         return { i, j, first: names[i], second: names[j], p: Math.max(0, mixed(joint, count, weights, k)), rows: tops[i] };
@@ -209,7 +195,7 @@
     if (!place || !target.apart) return;
     const apart = numbers(target.apart);
     onTemperature((T) => {
-      const weights = weightsAt(within(T, target.nodes), target.nodes);
+      const weights = weightsAt(T, target.nodes);
       place.textContent = Math.max(0, mixed(apart, 1, weights, 0)).toFixed(4);
     });
   }
