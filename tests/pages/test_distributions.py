@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 
+from softlabels.labels.bernoulli import sigmoid
 from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, TopkEncoding
-from softlabels.pages.distributions import Teacher, member_probabilities, shown, temperatures, weights_at
+from softlabels.labels.ensemble import log_softmax
+from softlabels.pages.distributions import Floats, Shown, Teacher, reference_node, shown, temperatures, weights_at
 
 TEMPERATURES = (0.5, 0.61, 1.0, 1.37, 2.0, 4.4, 9.0, 20.0)
 
@@ -32,6 +36,22 @@ def expected(teacher: Teacher, columns: dict[str, np.ndarray], temperature: floa
 
 def entropy(p: np.ndarray) -> np.ndarray:
     return -np.where(p > 0, p * np.log(np.where(p > 0, p, 1)), 0).sum(axis=-1)
+
+
+def member_probabilities(found: Shown, temperature: float, nodes: Floats, target: str = "softmax") -> Iterator[Floats]:
+    """(N, K) of each member at a temperature, from what a page holds; as `static/rows.js` computes it."""
+    for member in range(found.log_p.shape[1]):
+        own = found.log_p[:, member].astype(np.float64)
+        if target == "sigmoid":
+            yield sigmoid(own / temperature)
+            continue
+        moved = own * nodes[reference_node(nodes)] / temperature
+        if found.carried is None:
+            yield np.exp(log_softmax(moved))
+            continue
+        assert found.carried.curves is not None
+        s = found.carried.curves[:, member] @ weights_at(temperature, nodes)  # (N, 2)
+        yield np.exp(moved + np.where(found.carried.in_tail[:, member] != 0, s[:, 1:], s[:, :1]))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ N positions, M members, C classes, K kept classes, J nodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -361,19 +361,3 @@ def weights_at(temperature: float, nodes: Floats) -> Floats:
     signs[[0, -1]] /= 2
     parts = signs / (x - places)
     return np.asarray(parts / parts.sum())
-
-
-def member_probabilities(found: Shown, temperature: float, nodes: Floats, target: str = "softmax") -> Iterator[Floats]:
-    """(N, K) of each member at a temperature, from what a page holds; as `static/rows.js` computes it."""
-    for member in range(found.log_p.shape[1]):
-        own = found.log_p[:, member].astype(np.float64)
-        if target == "sigmoid":
-            yield sigmoid(own / temperature)
-            continue
-        moved = own * nodes[reference_node(nodes)] / temperature
-        if found.carried is None:
-            yield np.exp(log_softmax(moved))
-            continue
-        assert found.carried.curves is not None
-        s = found.carried.curves[:, member] @ weights_at(temperature, nodes)  # (N, 2)
-        yield np.exp(moved + np.where(found.carried.in_tail[:, member] != 0, s[:, 1:], s[:, :1]))

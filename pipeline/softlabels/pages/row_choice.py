@@ -6,7 +6,6 @@ n candidates, S students.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,14 +28,6 @@ WORDS = {
 }  # fmt: skip
 
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Rows of a store in the order in which they are shown first, and why each is there."""
-
-    rows: list[int]
-    why: dict[int, list[str]]
 
 
 def ranked(store: Store, found: Scan, answers: Sequence[Answers]) -> dict[str, Ints]:
@@ -92,14 +83,8 @@ def _distance(
     return np.asarray(cross - softmax_entropy(log_p))
 
 
-def interleaved(lists: Mapping[str, Ints]) -> Choice:
-    """The lists in turn, each row once; `why` has the lists among whose first `MOST_ROWS` it is."""
-    rows: list[int] = []
-    why: dict[int, list[str]] = {}
-    for place in range(max((len(each) for each in lists.values()), default=0)):
-        for name, each in lists.items():
-            if place < len(each):
-                row = int(each[place])
-                rows += [row] * (row not in why)
-                why.setdefault(row, []).append(name)
-    return Choice(rows, why)
+def interleaved(lists: Mapping[str, Ints]) -> list[int]:
+    """The rows of the lists in turn, each once."""
+    most = max((len(each) for each in lists.values()), default=0)
+    turns = (int(each[place]) for place in range(most) for each in lists.values() if place < len(each))
+    return [*dict.fromkeys(turns)]

@@ -17,7 +17,7 @@ from softlabels.pages.answers import Answers
 from softlabels.pages.distributions import ALL, NODES, Carried, Shown, Teacher, reference_node, shown, temperatures
 from softlabels.pages.markup import Html, element, joined, paragraph
 from softlabels.pages.numbers import numbers
-from softlabels.pages.row_choice import MOST_ROWS, Choice, interleaved, ranked
+from softlabels.pages.row_choice import MOST_ROWS, interleaved, ranked
 from softlabels.pages.row_inputs import RowInputs, inputs_of
 from softlabels.pages.row_scan import Scan, columns_of, counted, scan, teacher_of
 from softlabels.pages.section import Section
@@ -75,12 +75,11 @@ def _section(
 ) -> Section:
     found = scan(store)
     lists = ranked(store, found, answers)
-    choice = interleaved(lists)
-    rows, said = _fitting(store, choice, inputs, answers, budget)
+    rows, said = _fitting(store, interleaved(lists), inputs, answers, budget)
     data = _data(store, np.array(rows, np.int64), answers)
     errors = _errors_by_place(store, found)
     for number, row in enumerate(rows):
-        own = {"row": row, "inputs": said[number], "why": choice.why[row], "error": errors.get(row)}
+        own = {"row": row, "inputs": said[number], "error": errors.get(row)}
         data["rows"][number] |= own
     shown_rows = f"{len(rows):,} of {store.rows:,} rows" + f", {data['starts'][-1]:,} positions" * bool(store.positions)
     said_first = _words(store, found, f"{shown_rows}, taken in turn from these lists: {'; '.join(lists)}", inputs)
@@ -89,7 +88,7 @@ def _section(
 
 
 def _fitting(
-    store: Store, choice: Choice, inputs: RowInputs, answers: Sequence[Answers], budget: int
+    store: Store, chosen: Sequence[int], inputs: RowInputs, answers: Sequence[Answers], budget: int
 ) -> tuple[list[int], list[list[Json] | None]]:
     """The rows that fit the budget, in order, with their inputs."""
     cost = _position_bytes(store, len(answers))
@@ -99,7 +98,7 @@ def _fitting(
     left = float(budget)
     most = min(MOST_ROWS, work)
     for start in range(0, most, _AT_ONCE):
-        part = np.array(choice.rows[start : min(most, start + _AT_ONCE)], np.int64)
+        part = np.array(chosen[start : min(most, start + _AT_ONCE)], np.int64)
         positions = counted(store, part).sum(axis=1).clip(max=POSITIONS)
         for row, own, count in zip(part.tolist(), inputs.of(part), positions.tolist(), strict=True):
             left -= cost * count + len(json.dumps(own)) + 200
