@@ -201,6 +201,24 @@ def test_what_is_open_stays_open_when_the_slider_moves(tmp_path: Path, rng: np.r
     assert tab.evaluate("document.querySelectorAll('.row details[open]').length") == 1
 
 
+def test_values_are_sorted_in_parts_of_their_usual_sizes(tmp_path: Path, rng: np.random.Generator, tabs: Tabs) -> None:
+    """An output in large units does not decide alone, and one that is always the same decides nothing."""
+    z = rng.normal(size=(60, 3, 3)) * [1, 1000, 0] + [0, 0, 5]
+    hard = z.mean(axis=1) + rng.normal(size=(60, 3)) * [1, 10, 0]
+    store = write_store(tmp_path / "test", z, kind="values", labels=hard, inputs=rng.normal(size=(60, 2)))
+    tab = tabs.open(write(tmp_path / "page.html", {"test": store}))
+    tab.wait_for_selector(".row")
+    mean = z.mean(axis=1)
+    usual = np.where(mean.std(axis=0) > 1e-6, mean.std(axis=0), 1)
+    for name, far in (
+        ("disagreement", np.sqrt((((z - mean[:, None]) / usual) ** 2).mean(axis=(1, 2)))),
+        ("residual", np.sqrt((((hard - mean) / usual) ** 2).mean(axis=1))),
+    ):
+        tab.select_option("#rows-0-sort", name)
+        assert [each["row"] for each in shown(tab, "#rows-0")] == np.argsort(-far)[:20].tolist()
+    assert shown(tab, "#rows-0")[0]["scores"]["error"] == pytest.approx(far.max(), abs=1e-3)
+
+
 def _compare(tab: Page, root: str, store: Store, temperature: float) -> None:
     rows = shown(tab, root)
     assert len(rows) == 8

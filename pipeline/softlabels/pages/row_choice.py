@@ -43,14 +43,16 @@ def ranked(store: Store, found: Scan, answers: Sequence[Answers]) -> dict[str, I
             own = np.where(inside & np.isfinite(scores), scores, -np.inf)
             lists[WORDS[name]] = found.rows[np.argsort(-own, kind="stable")[: min(_LIST, int(inside.sum()))]]
     for each in answers:
-        lists[f"farthest from the teacher: {each.label}"] = _furthest(store, each)[:_LIST]
+        lists[f"farthest from the teacher: {each.label}"] = _furthest(store, each, found.usual)[:_LIST]
     every = sample(store, MOST_ROWS).rows if asked is None else asked
     lists[EVEN] = every[by_key(store.gather("content_key", every))][:_LIST]
     return lists
 
 
-def _furthest(store: Store, answers: Answers) -> Ints:
-    """Rows by the mean KL of the ensemble to a student (of values the mean squared error) over positions, largest first."""
+def _furthest(store: Store, answers: Answers, usual: NDArray[np.float64] | None) -> Ints:
+    """Rows by the mean KL of the ensemble to a student (of values the mean squared error in parts of their usual sizes) over
+    positions, largest first.
+    """
     numbers = max(1, (store.positions or 1) * store.members * store.classes)
     most = max(1, min(_ASKED, _NUMBERS // numbers))
     rows = answers.rows[:: -(-len(answers.rows) // most)]
@@ -60,17 +62,21 @@ def _furthest(store: Store, answers: Answers) -> Ints:
     _, outputs = answers.of(rows)
     student = outputs.reshape(counts.size, -1)[counts.reshape(-1)].astype(np.float64)
     whole = np.zeros(counts.shape)
-    whole[counts] = _distance(store, columns, student)
+    whole[counts] = _distance(store, columns, student, usual)
     order = np.argsort(-whole.sum(axis=1) / counts.sum(axis=1).clip(min=1), kind="stable")
     return rows[order]
 
 
 def _distance(
-    store: Store, columns: Mapping[str, NDArray[np.generic]], student: NDArray[np.float64]
+    store: Store,
+    columns: Mapping[str, NDArray[np.generic]],
+    student: NDArray[np.float64],
+    usual: NDArray[np.float64] | None,
 ) -> NDArray[np.float64]:
-    teacher, at = teacher_of(store), store.encoding.near_1 if store.encoding.target != "values" else 1.0
-    if store.encoding.target == "values":
-        return np.asarray(((teacher.encoding.values(columns, teacher.weights) - student) ** 2).mean(axis=-1))
+    teacher, at = teacher_of(store), store.encoding.near_1
+    if usual is not None:
+        off = (teacher.encoding.values(columns, teacher.weights) - student) / usual
+        return np.asarray((off**2).mean(axis=-1))
     if store.encoding.target == "sigmoid":
         p = teacher.mean_flags(columns, at)
         with np.errstate(over="ignore"):

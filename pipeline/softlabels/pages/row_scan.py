@@ -36,11 +36,13 @@ class Scan:
         scores: by name (n,), means over a row's positions: "entropy" and "disagreement" in nats; of values "disagreement" and
             "error", in parts of each number's usual size.
         errors: likely label errors; None where labels are no classes, or nobody gave any.
+        usual: (D,) of values each number's usual size, its standard deviation over rows; None of others.
     """
 
     rows: Ints
     scores: dict[str, Floats]
     errors: LabelErrors | None
+    usual: Floats | None = None
 
 
 def teacher_of(store: Store) -> Teacher:
@@ -58,7 +60,7 @@ def scan(store: Store) -> Scan:
     for part in _cut(store, rows):
         for name, values in _scores(store, part, usual).items():
             found.setdefault(name, []).append(values)
-    return Scan(rows, {name: np.concatenate(each) for name, each in found.items()}, label_errors(store))
+    return Scan(rows, {name: np.concatenate(each) for name, each in found.items()}, label_errors(store), usual)
 
 
 def label_errors(store: Store) -> LabelErrors | None:
@@ -156,9 +158,11 @@ def _of_part(teacher: Teacher, columns: Columns) -> dict[str, Floats]:
 
 
 def _usual_sizes(store: Store, rows: Ints) -> Floats:
-    """(D,) of values: their spread over some rows."""
+    """(D,) of values: their spread over some rows; 1 of one that is the same in all."""
     columns, _ = columns_of(store, rows[:: max(1, len(rows) // 1000)])
-    return np.asarray(store.encoding.values(columns, store.member_weights).std(axis=0).clip(min=1e-30))
+    values = store.encoding.values(columns, store.member_weights)
+    spread, rounding = values.std(axis=0), np.finfo(np.float32).eps * np.abs(values).max(axis=0)
+    return np.asarray(np.where(spread > rounding, spread, 1.0))
 
 
 def _hard_values(store: Store, rows: Ints, counts: NDArray[np.bool_]) -> Floats | None:

@@ -32,6 +32,7 @@ _NAME = 80  # characters of a class's name
 _AT_ONCE = 50  # rows whose inputs are read together
 _WORK = 1 << 27  # probabilities that are computed
 _MEMORY = "They are fewer where the teacher saw these labels in training: it remembers them."
+_PARTS = "Disagreement and errors of a row are in standard deviations of each output, so that outputs of all units count alike."
 _FOLDS = "The teacher labelled each row by a model that did not see it in training."
 
 Ints = NDArray[np.int64]
@@ -76,7 +77,7 @@ def _section(
     found = scan(store)
     lists = ranked(store, found, answers)
     rows, said = _fitting(store, interleaved(lists), inputs, answers, budget)
-    data = _data(store, np.array(rows, np.int64), answers)
+    data = _data(store, np.array(rows, np.int64), answers, found.usual)
     errors = _errors_by_place(store, found)
     for number, row in enumerate(rows):
         own = {"row": row, "inputs": said[number], "error": errors.get(row)}
@@ -118,7 +119,7 @@ def _position_bytes(store: Store, students: int) -> float:
     return 1.4 * 4 * ((store.members + students + 1 + (not few)) * kept + curves + 1)
 
 
-def _data(store: Store, rows: Ints, answers: Sequence[Answers]) -> Json:
+def _data(store: Store, rows: Ints, answers: Sequence[Answers], usual: NDArray[np.float64] | None) -> Json:
     """All but the inputs."""
     columns, counts = columns_of(store, rows)
     places = np.argwhere(counts)  # (N, 2), row by row
@@ -143,8 +144,8 @@ def _data(store: Store, rows: Ints, answers: Sequence[Answers]) -> Json:
             {"asked": [bool(asked[start]) for asked, _ in said]} for start in starts[:-1].clip(max=len(places) - 1)
         ],
     }
-    if store.encoding.target == "values":
-        return data | value_data(store, columns, hard, [outputs for _, outputs in said])
+    if usual is not None:
+        return data | value_data(store, columns, hard, [outputs for _, outputs in said], usual)
     labels = hard if hard is not None and hard.ndim == 1 else np.full(len(places), -1)
     found = shown(teacher_of(store), columns, labels, [outputs for _, outputs in said])
     return data | _soft_data(teacher_of(store), found, hard, store.class_names)
@@ -221,6 +222,8 @@ def _words(store: Store, found: Scan, shown_rows: str, inputs: RowInputs) -> lis
     """What is shown, from where, and how to read it."""
     sample = f" (of {len(found.rows):,} rows, taken evenly by content key)" if len(found.rows) < store.rows else ""
     said = [paragraph(f"{shown_rows}{sample}. {inputs.said}")]
+    if found.usual is not None:
+        said.append(paragraph(_PARTS))
     errors = found.errors
     if errors is not None:
         trust = _FOLDS if store.spec.folds else _MEMORY

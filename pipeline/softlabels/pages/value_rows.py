@@ -20,15 +20,22 @@ VALUES = 64  # of a vector, beyond which the first are shown
 
 
 def value_data(
-    store: Store, columns: Columns, hard: NDArray[Any] | None, students: Sequence[NDArray[np.floating]]
+    store: Store,
+    columns: Columns,
+    hard: NDArray[Any] | None,
+    students: Sequence[NDArray[np.floating]],
+    usual: NDArray[np.float64],
 ) -> dict[str, Any]:
-    """What the script needs: `values` (N, M, D), `mean` (N, D), `hard` (N, D) or None, `student_values` (S, N, D)."""
+    """What the script needs: `values` (N, M, D), `mean` (N, D), `hard` (N, D) or None, `student_values` (S, N, D), and
+    `usual` (D,), the usual sizes in which distances are said.
+    """
     shown = min(store.classes, VALUES)
     names = store.class_names or [f"output {number}" for number in range(shown)]
     mean = store.encoding.values(columns, store.member_weights)
     said = [each[:, :shown] for each in students]
     return {
         "names": {number: one_line(name, 80) for number, name in enumerate(names[:shown])},
+        "usual": usual[:shown].tolist(),
         "values": numbers(columns["values"][..., :shown].astype(np.float32)),
         "mean": numbers(mean[:, :shown].astype(np.float32)),
         "hard": None if hard is None else numbers(hard[:, :shown].astype(np.float32)),

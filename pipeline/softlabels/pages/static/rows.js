@@ -118,10 +118,10 @@ softlabels.sections.rows = (root, data) => {
   function addValues(found, n) {
     let apart = 0, off = 0;
     for (let d = 0; d < K; d++) {
-      const own = mean[n * K + d];
-      for (let m = 0; m < M; m++) apart += data.weights[m] * (values[(n * M + m) * values.shape[2] + d] - own) ** 2;
-      if (hard && !Number.isNaN(hard[n * K + d])) off += (hard[n * K + d] - own) ** 2;
-      for (let s = 0; s < S; s++) found.students[s] += (studentValues[(s * N + n) * K + d] - own) ** 2 / K;
+      const parts = (x) => ((x - mean[n * K + d]) / data.usual[d]) ** 2;
+      for (let m = 0; m < M; m++) apart += data.weights[m] * parts(values[(n * M + m) * K + d]);
+      if (hard && !Number.isNaN(hard[n * K + d])) off += parts(hard[n * K + d]);
+      for (let s = 0; s < S; s++) found.students[s] += parts(studentValues[(s * N + n) * K + d]) / K;
     }
     found.disagreement += Math.sqrt(apart / K);
     found.residual += Math.sqrt(off / K);
