@@ -19,7 +19,7 @@ STORE_IS_THERE := $(wildcard $(STORE)/manifest.json $(STORE)/zarr.json $(STORE)/
 # Tests start hundreds of processes: compile each file once, whatever the caller's environment says.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits train-teacher install dev lint format types test slow faults ray lightning bench bench-peers docs check clean detect clone diffuse graph graph-inductive chunker letter forest prune edge
+.PHONY: help mnist ag-news lm speech speech-take speech-frames train-student teacher-logits plan train-teacher install dev lint format types test slow faults ray lightning wandb bench bench-peers docs check clean detect clone diffuse graph graph-inductive chunker letter forest prune edge
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -32,6 +32,9 @@ train-student: install $(if $(STORE_IS_THERE),,teacher-logits) ## train students
 
 teacher-logits: train-teacher ## run the teacher of CONFIG over its transfer set and write STORE
 	$(SOFTLABELS) teacher-logits --config=$(CONFIG) --store=$(STORE) $(FROM) $(if $(filter teacher-logits,$(MAKECMDGOALS)),$(ARGS))
+
+plan: train-teacher ## go or no-go: a pilot of the teacher of CONFIG says what its pass would take and give
+	$(SOFTLABELS) plan --config=$(CONFIG) --store=$(STORE) $(FROM) $(if $(filter plan,$(MAKECMDGOALS)),$(ARGS))
 
 train-teacher: install ## train those teachers of CONFIG whose weights are not there yet
 	$(SOFTLABELS) train-teacher --config=$(CONFIG) $(FROM) $(if $(filter train-teacher,$(MAKECMDGOALS)),$(ARGS))
@@ -158,6 +161,12 @@ lightning: dev ## the example of docs/loops.md for Lightning, in an environment 
 	.venv/lightning/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'lightning>=2.5'
 	.venv/lightning/bin/python -m pytest -n 0 tests/docs/test_loops.py -k lightning -m slow $(ARGS)
 
+wandb: dev ## the tracker of docs/training.md, in an environment of its own
+	$(PYTHON) -m venv .venv/wandb
+	printf '%s\n' $(CURDIR)/pipeline $(CURDIR)/stages "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" > "$$(.venv/wandb/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
+	.venv/wandb/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'wandb>=0.20'
+	.venv/wandb/bin/python -m pytest -n 0 tests/docs/test_trackers.py -m slow $(ARGS)
+
 bench-peers: dev ## an environment of its own for each peer of the benchmarks, under .venv/peers; what does not install is named
 	$(BIN)/python -m benchmarks.peers.environments $(ARGS)
 
@@ -169,8 +178,9 @@ bench: dev ## readers, resuming, writing, offline against online, beside their p
 	$(BIN)/python -m benchmarks.offline_online --output=benchmarks/results/offline_online.md
 	$(BIN)/python -m benchmarks.performance
 
-docs: dev ## the code blocks of README and docs, run, and their links
-	$(BIN)/python -m pytest tests/docs
+docs: dev ## the documentation as a site, with docstrings and the tutorial's cells run: build/site/index.html
+	$(BIN)/python -m sphinx -b html -E -W --keep-going -n -q -c docs -d build/doctrees -D nb_execution_mode=force . build/site
+	@echo "$(CURDIR)/build/site/index.html"
 
 check: lint types test ## lint, types and test: what CI runs
 

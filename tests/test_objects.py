@@ -75,7 +75,7 @@ def test_what_cannot_be_found_is_named(module: str, path: str, words: str) -> No
         ("Outer.Inner", {}, "width"),
         ("Outer.Inner", {"width": 1, "heigth": 2}, "heigth"),
         ("NUMBER", {}, "is a int"),
-        ("fails", {"value": 1, "split": "x"}, "given split by the pipeline"),
+        ("fails", {"value": 1, "split": "x"}, "gets split from the pipeline"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(

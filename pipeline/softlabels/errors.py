@@ -70,8 +70,6 @@ from typing import TYPE_CHECKING, Any
 LONGEST = 200  # characters of one name
 _BREAKS = re.compile(r"[^\S ]+")  # blanks other than the space: line breaks, tabs, wide spaces
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the system's reasons for `DiskFull`
-
-
 NO_HANDLES = (errno.EMFILE, errno.ENFILE)  # and for `OutOfResources`
 NO_MEMORY = (errno.ENOMEM, errno.EAGAIN)
 
@@ -142,6 +140,10 @@ class SoftLabelsError(Exception):
 
     They cross a border between processes with class, exit code and text: by pickle, and by torch's DataLoader, which puts the
     worker's traceback into the text.
+
+    Example:
+        >>> str(ConfigError("alpha is 2", remedy="give 0 to 1")), ConfigError.exit_code
+        ('alpha is 2; give 0 to 1', 2)
     """
 
     exit_code = 2

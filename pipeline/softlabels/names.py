@@ -46,6 +46,7 @@ SHIPPED = {
     "softlabels.transfer.scale": "softlabels.transfer.prepare.scale",
     "softlabels.transfer.sequences.token_rows": "softlabels.transfer.sequences.token_rows",
     "softlabels.transfer.stack": "softlabels.transfer.prepare.stack",
+    "softlabels.transfer.table": "softlabels.transfer.tabular.table",
     "softlabels.transfer.tokenize": "softlabels.transfer.text.tokenize",
     "softlabels.transfer.vector": "softlabels.transfer.prepare.vector",
     "softlabels.transfer.vision.process": "softlabels.transfer.vision.process",

@@ -25,7 +25,11 @@ from softlabels.names import OF_0_1, OF_TORCH, SHIPPED, short
 
 @dataclass(frozen=True)
 class ObjectSpec:
-    """The dotted path of a class or function, and the keyword arguments to call it with."""
+    """The dotted path of a class or function, and the keyword arguments to call it with.
+
+    Example:
+        >>> scaled = ObjectSpec("softlabels.transfer.scale", {"divisor": 16})
+    """
 
     class_path: str
     init_args: dict[str, Any] = field(default_factory=dict)  # its keyword arguments
@@ -192,7 +196,7 @@ def call_with(spec: ObjectSpec, *args: Any, **extra: Any) -> Callable[[], Any]:
     twice = sorted(spec.init_args.keys() & extra.keys())
     if twice:
         raise ConfigError(
-            f"{spec.class_path} is given {', '.join(twice)} by the pipeline", remedy="drop it from init_args"
+            f"{spec.class_path} gets {', '.join(twice)} from the pipeline", remedy="drop it from init_args"
         )
     kwargs = {**spec.init_args, **extra}
     try:
@@ -203,7 +207,7 @@ def call_with(spec: ObjectSpec, *args: Any, **extra: Any) -> Callable[[], Any]:
         signature.bind(*args, **kwargs)
     except TypeError as error:
         raise ConfigError(
-            f"{spec.class_path}{signature} cannot be called so: {error}", remedy="correct init_args"
+            f"{spec.class_path}{signature} cannot be called with these arguments: {error}", remedy="correct init_args"
         ) from error
     return lambda: target(*args, **kwargs)
 

@@ -14,6 +14,7 @@ from softlabels.errors import ConfigError
 from softlabels.jobs.reading import Reading
 from softlabels.labels.settings import EncodingSettings
 from softlabels.models.config import ModelConfig
+from softlabels.objects import ObjectSpec
 from softlabels.store.key_index import Missing, Repeated
 from softlabels.store.pinned import Pinned
 from softlabels.student.pruning import Pruning
@@ -34,9 +35,9 @@ class _Rows:
     """Where the rows of a store come from."""
 
     transfer_set: TransferSetConfig | None = None
-    missing: Missing = "error"  # rows that the store does not label: error, or skip to leave them out with a count
-    repeated: Repeated = "error"  # of several stores, rows whose key an earlier row has: error, or keep the first
-    rename: dict[str, str] = field(default_factory=dict)  # of several stores, as in merge
+    missing: Missing = "error"  # rows without labels in the store: error, or skip to leave them out with a count
+    repeated: Repeated = "error"  # several stores: rows whose key an earlier row has: error, or keep the first
+    rename: dict[str, str] = field(default_factory=dict)  # several stores: class names, as in merge
     pinned: Pinned | None = None
 
     @property
@@ -52,16 +53,17 @@ class _Rows:
 class TrainStudent(_Rows):
     """Arguments of train-student."""
 
-    student: ModelConfig  # class of the student, a torch.nn.Module that gives one logit a class
+    student: ModelConfig  # class of the student, a torch.nn.Module that gives one logit per class
     training: StudentTraining = field(default_factory=StudentTraining)
-    name: str = "student"  # of the run: its folder is runs/NAME-xxxxxxxx, its store by default stores/NAME
+    name: str = "student"  # name of the run: its folder is runs/NAME-xxxxxxxx, its store by default stores/NAME
     teacher: dict[str, Any] | None = None  # not used, nothing is imported for it; kept in config.yaml
     teacher_training: dict[str, Any] | None = None  # as teacher
     labels: dict[str, Any] | None = None  # as teacher
     tokenizer: dict[str, Any] | None = None  # as teacher
     store: Stores = (OWN_STORE,)  # a folder of splits, one of them, or an address; several: one ensemble
-    out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, another one for other settings
-    processes: int = 1  # how many train together on this machine; on several machines start them by torchrun
+    out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, where x depends on the settings
+    tracker: ObjectSpec | None = None  # class that is told the curves of each student, beside TensorBoard
+    processes: int = 1  # processes that train together on this machine; for several machines use torchrun
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,9 @@ class Evaluate(_Rows):
     model: str | None = None  # a student's folder in a run, or a safetensors file; without it, the stored teacher
     store: Stores = (
         OWN_STORE,
-    )  # a folder of splits, one of them, an address, or several; a finished run's student brings its own
-    split: str = "test"  # which split to judge on
-    temperature: float | None = None  # of the second KL (the first is at 1); by default that of training
+    )  # a folder of splits, one of them, an address, or several; by default that of the student's run
+    split: str = "test"  # the split to evaluate on
+    temperature: float | None = None  # temperature of the second KL (the first is at 1); by default that of training
     json: bool = False  # print one JSON object instead of a table
 
 
@@ -89,15 +91,15 @@ class _OfRun(_Rows):
     teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
     labels: dict[str, Any] | None = None  # as teacher
     from_: str = ""  # a finished run
-    store: Stores = (OWN_STORE,)  # the store, or stores, that the run was trained on; a finished run knows them
+    store: Stores = (OWN_STORE,)  # the store or stores that the run was trained on; by default those in the run
 
 
 @dataclass(frozen=True)
 class Correct(_OfRun):
     """Arguments of correct."""
 
-    rows: str | None = None  # a split of the store whose rows are as those where the students will be used
-    class_prior: str = "uniform"  # shares of the classes where the students will be used: uniform, or as 0.5,0.3,0.2
+    rows: str | None = None  # a split of the store whose rows are like those where the students will be used
+    class_prior: str = "uniform"  # class shares where the students will be used: uniform, or such as 0.5,0.3,0.2
     out: str | None = None  # the folder for the corrected students; by default the run's own, corrected
 
 
@@ -113,19 +115,17 @@ class Export(_Rows):
     """Arguments of export."""
 
     student: ModelConfig | None = None
-    training: StudentTraining = field(default_factory=StudentTraining)  # its targets: which output meets which
+    training: StudentTraining = field(default_factory=StudentTraining)  # its targets: the output of each
     from_: str = ""  # a student's folder in a run, a run with one distilled student, or a safetensors file
-    store: Stores = (OWN_STORE,)  # where the rows to check with come from; a finished run's student brings its own
-    split: str | None = None  # which split of it; by default test, else validation, else the first
+    store: Stores = (OWN_STORE,)  # the store of the rows to check with; by default that of the student's run
+    split: str | None = None  # the split of the store; by default test, else validation, else the first
     formats: tuple[str, ...] = (
         "onnx",
         "torch",
     )  # onnx, torch, int8 (ONNX of eight bits), hf (of Hugging Face models)
-    rows: int = 512  # how many of its rows to check with; as many of the training split give int8 its ranges
-    latency: bool = False  # measure milliseconds a row of what is written as ONNX, one thread, batches of 1 and 32
-    against_teacher: str | None = (
-        None  # a recipe (file or built-in name) whose teacher is measured as well, with --latency
-    )
+    rows: int = 512  # number of rows to check with; the ranges of int8 come from as many training rows
+    latency: bool = False  # measure milliseconds per row of the ONNX files, with one thread, in batches of 1 and 32
+    against_teacher: str | None = None  # with --latency: a recipe (file or built-in name) whose teacher is measured too
     out: str | None = None  # the folder for the files; by default the student's own
 
     def __post_init__(self) -> None:
@@ -151,12 +151,12 @@ class Verify:
     """Arguments of verify."""
 
     store: str = ""  # a store, a folder of stores, or the address of one
-    quick: bool = False  # read no labels: only what can be seen without
-    sample: str | None = None  # n/t: read every byte of part n of t of the shards, and of the others what --quick does
-    against_teacher: str | None = None  # a recipe (file or built-in name) whose teacher is run over some of the rows
+    quick: bool = False  # read no labels: check only the other files
+    sample: str | None = None  # n/t: read every byte of part n of t of the shards, and check the others as --quick does
+    against_teacher: str | None = None  # a recipe (file or built-in name) whose teacher labels some rows again
     trust: bool = False  # run code that the recipe names, though it is of a run that was not made here: read it first
-    teacher_rows: int = 256  # how many rows of each split the live teacher sees, at least
-    digest: str | None = None  # what its digest must be, of one split
+    teacher_rows: int = 256  # smallest number of rows of each split that the live teacher labels
+    digest: str | None = None  # the digest that the store (one split) must have
     signed_by: str | None = None  # who must have signed each split: the file of a public key, PEM or OpenSSH's
 
 
@@ -183,14 +183,14 @@ class Encode(EncodingSettings):
 
     from_: str = ""  # the dense store, a folder of dense stores, or the address of one
     store: str = ""  # where the encoded store goes: a folder, or an address (s3://, gs://, az://)
-    encoding: Literal["topk"] = "topk"  # the only one that a dense store can be brought into
+    encoding: Literal["topk"] = "topk"  # the only encoding that a dense store can be changed to
     kind: Literal["softmax"] = "softmax"  # the only kind that topk keeps
     dtype: Literal["float16"] | None = None  # topk keeps float16
     target: str | None = None  # which of several targets is encoded; by default the only dense one
     layout: Literal["zarr", "arrow"] | None = None  # by default that of the dense store
     compression: Literal["none", "zstd"] = "none"  # zstd: zarr only
     device: str = "auto"  # cuda, cpu, or auto (cuda where there is one)
-    try_: bool = False  # write nothing (no --store is needed), and show what these settings cost and lose on a sample
+    try_: bool = False  # write nothing (needs no --store): show what these settings cost and lose on a sample
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,8 @@ class Merge:
 
     stores: tuple[str, ...] = ()  # stores of the same rows, by several teachers: splits, folders, or addresses
     out: str = ""  # where the new store goes: a folder, or an address (s3://, gs://, az://)
-    weights: tuple[float, ...] | None = None  # one a store, which its members share; by default each member's own
-    rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: their name, and that in the first
+    weights: tuple[float, ...] | None = None  # one per store, shared by its members; by default each member's own
+    rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: name there, name in the first
     missing: Missing = "error"  # rows that some store lacks: error, or skip to leave them out
     repeated: Repeated = "error"  # rows whose key an earlier row has: error, or keep the first
     splits: tuple[str, ...] | None = None  # which splits; by default all
@@ -212,7 +212,7 @@ class Concat:
 
     stores: tuple[str, ...] = ()  # stores of one teacher: each one split, a folder of splits, or an address
     out: str = ""  # where the new store goes: a folder, or an address (s3://, gs://, az://)
-    rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: their name, and that in the first
+    rename: dict[str, str] = field(default_factory=dict)  # classes of later stores: name there, name in the first
     repeated: Repeated = "error"  # rows that an earlier store has: error, or keep the first
     splits: tuple[str, ...] | None = None  # which splits; by default all
 
@@ -224,8 +224,8 @@ class Diff:
     a: str = ""  # a store, a folder of stores, or the address of one
     b: str = ""  # another
     temperatures: tuple[float, ...] | None = None  # by default 1,2,4, or the one at which labels are known
-    most: int = 10  # how many rows are shown that moved, or that only one has
-    rename: dict[str, str] = field(default_factory=dict)  # classes of B: their name, and that in A
+    most: int = 10  # largest number of rows to show that differ, or that only one store has
+    rename: dict[str, str] = field(default_factory=dict)  # classes of B: their name, and the name in A
     splits: tuple[str, ...] | None = None  # which splits; by default all
     json: bool = False  # print JSON: one object for one split, else an object by split
 
@@ -236,7 +236,7 @@ class Select:
 
     store: str = ""  # a store, a folder of stores, or the address of one
     out: str = ""  # where the new store goes: a folder, or an address (s3://, gs://, az://)
-    rows: str | None = None  # of one split: numbers and ranges, such as 0:1000,1500 or ::2; by default all
+    rows: str | None = None  # rows of one split: numbers and ranges, such as 0:1000,1500 or ::2; by default all
     members: tuple[int, ...] | None = None  # which members, by number; by default all
     targets: tuple[str, ...] | None = None  # which targets, by name; by default all
     splits: tuple[str, ...] | None = None  # which splits; by default all
@@ -249,25 +249,25 @@ class Import(Reading):
     transfer_set: TransferSetConfig | None = None
     from_: str = ""  # npy, npz, Parquet or CSV: outputs (rows, [positions,] [members,] classes)
     store: str = ""  # where the store goes: the folder of one split, or its address (s3://, gs://, az://)
-    split: str | None = None  # what these rows are; by default the store's folder, called train, test or the like
+    split: str | None = None  # the split of these rows; by default the name of the store's folder, such as train
     teacher_name: str = "imported"  # how the teacher is named in the store
-    precision: Precision | None = None  # float16 or bfloat16 where outputs were computed so; by default as the file's
-    transfer_name: str | None = None  # how the transfer set is named; by default as in the recipe, or as the file
+    precision: Precision | None = None  # arithmetic of the outputs: float16 or bfloat16; by default the file's dtype
+    transfer_name: str | None = None  # name of the transfer set; by default that of the recipe or the file
     layout: Literal["zarr", "arrow"] = "zarr"  # zarr or arrow
     inputs: Literal["reference", "embed"] = "reference"  # embed keeps the inputs in the store
-    teacher_licence: str = ""  # for the card
-    licence: str = ""  # of the transfer set, for the card
+    teacher_licence: str = ""  # licence of the teacher, for the card
+    licence: str = ""  # licence of the transfer set, for the card
     from_format: Literal["distillkit", "axolotl", "vllm", "sglang"] | None = (
         None  # top-k log-probabilities of tokens as these write them (docs/translate.md); the flags below are theirs
     )
-    teacher_tokenizer: str = ""  # whose tokens the ids are: a folder or hub id
-    revision: str | None = None  # of a tokenizer of the hub
-    known_at: float | None = None  # the temperature that was applied already; of DistillKit 1 by default
-    k: int | None = None  # how many of a position are stored; by default as many as every position has
+    teacher_tokenizer: str = ""  # tokenizer of the ids: a folder or hub id
+    revision: str | None = None  # revision of a tokenizer on the hub
+    known_at: float | None = None  # the temperature that was applied; 1 by default for DistillKit
+    k: int | None = None  # tokens stored per position; by default as many as every position has
     tail: Literal["uniform", "renormalised"] = (
         "uniform"  # uniform: the rest shares what the entries leave of 1; renormalised: they were scaled to sum to 1
     )
-    aligned: Literal["own", "next"] = "next"  # of axolotl: a list is the distribution of its own token, or of the next
+    aligned: Literal["own", "next"] = "next"  # axolotl: a list is the distribution of its own token, or of the next
     broken: Literal["error", "skip"] = "error"  # rows that break a rule: error, or skip to leave them out with a count
 
 
@@ -282,8 +282,8 @@ class ExportLabels:
     )
     split: str | None = None  # which split
     temperature: float | None = None  # of log-probabilities; by default 1, or that at which the labels are known
-    k: int | None = None  # how many of a position; by default as many as are stored
-    mean: Literal["arithmetic", "geometric", "tempered"] = "arithmetic"  # of an ensemble's members
+    k: int | None = None  # tokens per position; by default as many as are stored
+    mean: Literal["arithmetic", "geometric", "tempered"] = "arithmetic"  # the mean of an ensemble's members
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,7 @@ class Push:
 
     store: str = ""  # a sealed store, or a folder of them, on this machine
     url: str = ""  # where it goes: s3://BUCKET/FOLDER, gs://, az://, hf://datasets/TEAM/NAME, file:// or a folder
-    read_back: bool = True  # read what was sent or was there, and compare it; false compares sizes alone
+    read_back: bool = True  # read back and compare what is at the target; false compares only sizes
 
 
 @dataclass(frozen=True)
@@ -300,12 +300,12 @@ class Pull:
     """Arguments of pull."""
 
     url: str = (
-        ""  # where it lies: s3://BUCKET/FOLDER, gs://, az://, hf://datasets/TEAM/NAME, http(s)://, file:// or a folder
+        ""  # where it is: s3://BUCKET/FOLDER, gs://, az://, hf://datasets/TEAM/NAME, http(s)://, file:// or a folder
     )
     store: str = ""  # where it goes: a folder of this machine
     split: str | None = None  # one of several splits; by default all
-    rows: str | None = None  # of one split, such as 0:1000,1500: a store of these alone
-    digest: str | None = None  # what its digest must be, as info prints it; else nothing is fetched
+    rows: str | None = None  # rows of one split, such as 0:1000,1500: pull a store of only these
+    digest: str | None = None  # the digest that the store must have, as info prints it; else nothing is fetched
     signed_by: str | None = None  # who must have signed it: the file of a public key; else nothing is fetched
 
 
@@ -322,22 +322,22 @@ class List:
     """Arguments of list."""
 
     url: str = (
-        ""  # where stores lie, in folders of folders: s3://BUCKET/FOLDER, gs://, az://, hf://, http(s):// or a folder
+        ""  # where to look, with all folders below: s3://BUCKET/FOLDER, gs://, az://, hf://, http(s):// or a folder
     )
     teacher_digest: str | None = (
-        None  # only those of a teacher with these weights: eight digits or more of a member's digest
+        None  # only stores of a teacher with these weights: eight digits or more of a member's digest
     )
     data: str | None = (
-        None  # only those of this transfer set: its name, or eight digits or more of its content keys' digest
+        None  # only stores of this transfer set: its name, or eight digits or more of its content keys' digest
     )
-    json: bool = False  # print a JSON object a line
+    json: bool = False  # print one JSON object per line
 
 
 @dataclass(frozen=True)
 class Cache:
     """Arguments of cache."""
 
-    clear: bool = False  # delete every entry that no running command is making
+    clear: bool = False  # delete all entries, except those that a running command is making
 
 
 class Command(NamedTuple):
@@ -352,11 +352,12 @@ class Command(NamedTuple):
 COMMANDS = {
     "demo": Command("train teachers and students of digits that come with softlabels", home="demo_arguments"),
     "train-teacher": Command(
-        "train the recipe's teachers from hard labels, where their weights are not there yet", home="teacher_arguments"
+        "train the recipe's teachers from hard labels, unless their weights are there", home="teacher_arguments"
     ),
     "teacher-logits": Command(
         "run the teacher over the transfer set and store its logits", ("store",), home="teacher_arguments"
     ),
+    "plan": Command("say from a pilot what a teacher's pass would take", ("config",), home="teacher_arguments"),
     "extend": Command(
         "label the rows of a transfer set that a store lacks, into a new store", ("store",), home="teacher_arguments"
     ),
@@ -365,7 +366,7 @@ COMMANDS = {
         ("store",),
         flat=("training",),
     ),
-    "evaluate": Command("judge a student, or the stored teacher, on one split of a store", ("model",)),
+    "evaluate": Command("evaluate a student, or the stored teacher, on one split of a store", ("model",)),
     "report": Command("write an HTML page on a store and runs of students", ("store", "runs"), home="page_arguments"),
     "prune": Command(
         "delete the weights of a run's students that the loss needs least, and retrain the rest",
@@ -373,22 +374,22 @@ COMMANDS = {
     ),
     "correct": Command("correct a run's students for other shares of the classes", ("from_",)),
     "export": Command("write a student as ONNX and torch.export, checked on real rows", ("from_",)),
-    "info": Command("say what a store is", ("store",)),
+    "info": Command("describe a store", ("store",)),
     "verify": Command("re-read a store and report every damaged or missing chunk", ("store",)),
-    "repair": Command("set damaged shards aside, so that the command that made the store makes them again", ("store",)),
+    "repair": Command("set damaged shards aside; the command that made the store then makes them again", ("store",)),
     "convert": Command("copy a store into the other layout", ("from_", "store")),
     "encode": Command("encode a dense store's labels as topk, without a teacher", ("from_", "store")),
     "push": Command("push a store to an object store; what is there already is not sent again", ("store", "url")),
     "pull": Command("pull a store from an object store or a web server, and verify it", ("url", "store")),
-    "sign": Command("sign a store, so that others can check who vouches for it", ("store",)),
+    "sign": Command("sign a store, so that others can check who made it", ("store",)),
     "merge": Command("make the teachers of several stores the members of one", ("stores",)),
-    "concat": Command("put the rows of several stores of one teacher behind each other", ("stores",)),
+    "concat": Command("join the rows of several stores of one teacher", ("stores",)),
     "select": Command("take some rows, members, targets or splits out of a store", ("store",)),
-    "diff": Command("say how far two stores are apart: fields, rows, hard labels, distributions", ("a", "b")),
-    "list": Command("say which stores lie at an address, and whether a pass is done already", ("url",)),
-    "cache": Command("say where prepared rows are kept and how large they are, or delete them"),
+    "diff": Command("compare two stores: fields, rows, hard labels, distributions", ("a", "b")),
+    "list": Command("list the stores at an address, or check whether a pass is done already", ("url",)),
+    "cache": Command("show where prepared rows are cached and how large they are, or delete them"),
     "import": Command("make a store from logits or probabilities that something else produced", ("from_", "store")),
-    "export-labels": Command("write a store's labels in a format of others", ("store", "to")),
+    "export-labels": Command("write a store's labels as a file for other tools", ("store", "to")),
 }
 
 

@@ -1,7 +1,7 @@
-"""Put the rows of several stores of one teacher behind each other: softlabels concat A B --out=C.
+"""Join the rows of several stores of one teacher: softlabels concat A B --out=C.
 
-Each store is one split, or a folder of the same splits. What is stored is copied: nothing is encoded anew. The same command
-resumes where it stopped.
+Each store is one split, or a folder of the same splits. Labels are copied as they are stored, never encoded again. The same
+command resumes where it stopped.
 """
 
 from __future__ import annotations

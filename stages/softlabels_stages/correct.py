@@ -1,11 +1,11 @@
-"""Correct the students of a run for other shares of the classes than those of their transfer set. Nothing is trained, and no
-label is looked at.
+"""Correct the students of a run for class shares that differ from those of their transfer set. Nothing is trained, and no
+labels are used.
 
-A student whose transfer set had no threes holds threes for rare. A constant is added to its logits: with --rows=SPLIT, one
-number for all classes that are rare in the transfer set, such that they get their share of the (unlabelled) rows of that
-split; without, for every class the log of its share where the student will be used over its share in the transfer set, which
-is the teacher's mean probability over the training rows. The corrected students stand in RUN/corrected, or in --out, which
-can be evaluated and exported like the run.
+A student whose transfer set had no threes takes threes for rare. A constant is added to its logits. With --rows=SPLIT it is one
+number for all classes that are rare in the transfer set, chosen so that they get their share of the (unlabelled) rows of that
+split. Without --rows it is, for every class, the log of its share where the student will be used over its share in the transfer
+set, which is the teacher's mean probability over the training rows. The corrected students are in RUN/corrected, or in --out,
+and can be evaluated and exported like the run.
 
 softlabels correct runs/mnist-xxxxxxxx --rows=train            all classes alike, matched on all rows of the train split
 softlabels correct runs/mnist-xxxxxxxx --class_prior=0.5,0.3,0.2

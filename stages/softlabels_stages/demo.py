@@ -1,9 +1,9 @@
 """Show the whole walk on handwritten digits: train teachers, store their logits once, train students from the store.
 
-All of it lies in one folder: digits.yaml, a recipe to copy for data of your own; data/, 1,797 digits of 8 x 8 pixels, which
-come with softlabels; runs/ and stores/, which the commands make. It takes a few minutes of one core and no network. The
-commands are printed as you would type them. The same command goes on where it was stopped. Files that are there are left as
-they are, so edit digits.yaml and run `softlabels train-student` again.
+All of it lies in one folder: digits.yaml, the recipe; table.yaml, one to change for a table of your own; data/, 1,797 digits of
+8 x 8 pixels, which come with softlabels; runs/ and stores/, which the commands make. It takes a few minutes of one core and no
+network. The commands are printed as you would type them. The same command goes on where it was stopped. Files that are there
+are left as they are, so edit digits.yaml and run `softlabels train-student` again.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from pathlib import Path
 from softlabels.errors import Interrupted
 from softlabels.system.durable import system_errors
 from softlabels.system.local import write_atomically
+from softlabels.system.paths import local_path
 from softlabels_stages import teacher_logits, train_student, train_teacher
 from softlabels_stages.demo_arguments import Demo
 from softlabels_stages.run import say, should_stop, stage, suggested
 
 RECIPE = "digits.yaml"
+FOR_TABLES = "table.yaml"
 DATA = "data/digits"
 RUN = "runs/digits"
 REPORTS = ("report.html", "README.md")  # of a run, the first that is there
@@ -37,7 +39,7 @@ _STEPS: tuple[tuple[str, Callable[[Sequence[str]], int], tuple[str, ...]], ...] 
 @stage("demo", resumable=True)
 def main(args: Demo) -> int:
     """Lay the files out, and run one command after the other."""
-    folder = Path(args.out)
+    folder = Path(local_path(args.out))
     _lay_out(folder)
     with system_errors("open", folder), chdir(folder):
         say(f"teachers, labels and students of handwritten digits, in {folder}; the commands, as you would type them:")
@@ -51,14 +53,16 @@ def main(args: Demo) -> int:
                 return code
     report = next(path for name in (*REPORTS, "") if (path := folder / RUN / name).exists())
     say(f"\nreport: {report}")
-    say(f"next, with data of your own: copy {folder / RECIPE}, and change transfer_set, teacher and student")
+    say(
+        f"next, with data of your own: change {folder / FOR_TABLES} for a CSV or Parquet file, or a copy of {folder / RECIPE}"
+    )
     return 0
 
 
 def _lay_out(folder: Path) -> None:
     """Write recipe and data where they are not there yet."""
     here = resources.files("softlabels_stages")
-    files = {RECIPE: here / "configs" / RECIPE}
+    files = {name: here / "configs" / name for name in (RECIPE, FOR_TABLES)}
     files |= {f"{DATA}/{each.name}": each for each in (here / "digits").iterdir()}
     for name, source in files.items():
         path = folder / name

@@ -1,9 +1,9 @@
-"""Say how far two stores are apart: softlabels diff A B.
+"""Compare two stores: softlabels diff A B.
 
-Compared are the specifications, field by field; which rows only one has; and of the rows that both have hard labels and
-distributions: how often the largest class is the same, KL(A || B) and KL(B || A) in nats by temperature and by class, and
-the rows that moved most. Rows meet by content key, whatever their order; classes with names meet by name.
-The exit code is 0 where nothing differs, and 4 where something does.
+It compares the specifications, field by field, lists rows that only one store has, and compares the hard labels and
+distributions of the rows that both have: how often the largest class is the same, KL(A || B) and KL(B || A) in nats by
+temperature and by class, and the rows that differ most. Rows are matched by content key, in any order; classes with names are
+matched by name. The exit code is 0 if nothing differs, else 4.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Encode a dense store's labels as topk, without a teacher: STORE holds the k largest logits of each distribution and its
-tail, and bytes a position and fidelity are printed before and after, so that the choice can be made by looking.
+"""Encode a dense store's labels as topk, without a teacher. STORE then holds the k largest logits of each distribution and its
+tail. Bytes per position and fidelity are printed before and after, to help you choose the settings.
 
-The dense store may be one split or a folder of splits; the basis of the tails is found once, in a sample of the first split
-(train, where there is one), and shared by all. Of several targets one is encoded, and the others are copied. The same command
-goes on where it was stopped. --try writes nothing: it shows what the settings would cost and lose, on a sample of that split.
+The dense store may be one split or a folder of splits. The basis of the tails is computed once, from a sample of the first
+split (train, if there is one), and shared by all. Of several targets one is encoded, and the others are copied. If it is
+stopped, run it again and it resumes. --try writes nothing: it shows what the settings would cost and lose on a sample of that
+split.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Judge a student, or the stored teacher, on one split of a store.
+"""Evaluate a student, or the stored teacher, on one split of a store.
 
 softlabels evaluate --store=stores/mine                     the stored teacher and its members
 softlabels evaluate runs/mine-xxxxxxxx/distilled-seed0      a student of a run; its recipe is the run's config.yaml

@@ -1,4 +1,4 @@
-"""Write a trained student for people who have nothing of ours: ONNX and torch.export, checked on real rows before they appear.
+"""Write a trained student for use without softlabels: ONNX and torch.export, checked on real rows before they are written.
 
 softlabels export runs/digits-xxxxxxxx/distilled-seed0       student.onnx and student.pt2 into that folder
 softlabels export runs/digits-xxxxxxxx --formats=onnx           the run's only distilled student

@@ -1,13 +1,13 @@
 """Make a store from outputs that something else produced: a gradient-free ensemble, a served model, a file from another team.
 
-The rows are those whose `inputs` (or content `keys`) the file holds beside its outputs; without them, those of the
-recipe's transfer set (--config), in the same order::
+The file holds the `inputs` (or content `keys`) of its rows beside the outputs. Without them, the rows are those of the recipe's
+transfer set (--config), in the same order::
 
     numpy.savez("forest.npz", probabilities=forest.predict_proba(X), inputs=X, labels=y)
     softlabels import --from=forest.npz --store=stores/forest/train --teacher_name=forest
 
-A CSV or Parquet file may have a column a class: p0, p1, ... (or prob_0, logit_1, ...), or columns that are called by their
-classes (--classes=a,b,...), are one array, and --key=id says which row is which.
+A CSV or Parquet file may have one column per class: p0, p1, ... (or prob_0, logit_1, ...), or columns named after the classes
+(--classes=a,b,...). --key=id names the column that identifies rows.
 
 Outputs are logits or probabilities of one distribution over the classes, of each class by itself (--target=sigmoid) or real
 numbers (--target=values). Rows of positions need --positions=N, a mask, lengths, or lists of different length (Parquet).
@@ -18,7 +18,7 @@ With --from_format the file is one of DistillKit's, axolotl's, vLLM's or SGLang'
 
     softlabels import --from=capture/ --from_format=distillkit --teacher_tokenizer=./teacher --store=stores/lm/train
 
-A recipe's labels.layout, inputs, licence, kind, dtype and targets hold here too, where no flag says otherwise.
+A recipe's labels.layout, inputs, licence, kind, dtype and targets are used too, unless a flag overrides them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Say in ten lines what a store is, or with --json everything that a program needs."""
+"""Describe a store in ten lines, or with --json in full for programs."""
 
 from __future__ import annotations
 

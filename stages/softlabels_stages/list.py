@@ -1,7 +1,7 @@
-"""Say which stores lie at an address, one a line: teacher, transfer set, split, rows, encoding, bytes and digest.
+"""List the stores at an address, one per line: teacher, transfer set, split, rows, encoding, bytes and digest.
 
-With --teacher_digest and --data it says whether a pass is done already: exit code 0 where a finished store is of this teacher
-and these rows, 2 where none is. `info --json` has both digests: a member's `weights` and the transfer set's `content_keys`.
+With --teacher_digest and --data it says whether a pass is done already: the exit code is 0 if there is a finished store of this
+teacher and these rows, else 2. `info --json` has both digests: a member's `weights` and the transfer set's `content_keys`.
 No labels are read.
 """
 
@@ -36,8 +36,8 @@ def main(args: List) -> int:
             say(json.dumps(facts(found)) if args.json else line(found))
     if wanted != (None, None) and not done:
         raise StorePathError(
-            f"no finished store at {args.url} is of this teacher and these rows ({counted(seen, 'store')} looked at)",
-            remedy="label them, or wait for whoever does",
+            f"there is no finished store of this teacher and these rows at {args.url} ({counted(seen, 'store')} looked at)",
+            remedy="label them, or wait for the worker that does",
         )
     return 0
 

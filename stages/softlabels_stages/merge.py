@@ -1,7 +1,8 @@
 """Make the teachers of several stores the members of one, without a teacher: softlabels merge A B --out=C.
 
-Each store is one split, or a folder of the same splits. Rows meet by content key and stand in the order of the first store;
-classes meet by name. What is stored is copied: nothing is encoded anew. The same command resumes where it stopped.
+Each store is one split, or a folder of the same splits. Rows are matched by content key and are in the order of the first
+store; classes are matched by name. Labels are copied as they are stored, never encoded again. The same command resumes where it
+stopped.
 """
 
 from __future__ import annotations

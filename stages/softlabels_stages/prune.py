@@ -1,10 +1,11 @@
-"""Prune the students of a run: delete the weights that the loss needs least, retrain the rest from the stored labels, repeat.
+"""Prune the students of a run: delete the weights that the loss needs least, retrain the rest from the stored labels, and
+repeat.
 
 Every round deletes by saliency, h u^2 / 2 with the second derivative h of the run's own loss over rows of the store (Optimal
-Brain Damage; LeCun, Denker, Solla 1989), or by magnitude, and retrains as the run's recipe says. --structure=unit removes
-whole hidden units of linear layers and convolutions one behind the other: the network is smaller, and so are its exports. The
-run folder holds a folder a student, which can be evaluated and exported like those of the run, config.yaml, results.json,
-results.md, and the rounds. The same command goes on where it was stopped.
+Brain Damage; LeCun, Denker, Solla 1989), or by magnitude, and retrains as the run's recipe says. --structure=unit removes whole
+hidden units of consecutive linear layers and convolutions, so the network and its exports are smaller. The run folder holds one
+folder per student, which can be evaluated and exported like those of the run, config.yaml, results.json, results.md, and the
+rounds. If it is stopped, run it again and it resumes.
 
 softlabels prune runs/mnist-xxxxxxxx --keep=0.4                      60% of the weights deleted, in 4 rounds
 softlabels prune runs/mnist-xxxxxxxx --keep=0.2 --structure=unit     a network of a fifth of the size

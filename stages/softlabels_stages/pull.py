@@ -1,9 +1,9 @@
 """Pull a sealed store, or a folder of them, from an object store (s3://, gs://, az://), the Hugging Face Hub
 (hf://datasets/TEAM/NAME), a web server or another folder.
 
-Only what is missing is fetched, and every byte is verified; a store with damaged or missing shards is made whole. The same
-command goes on where it was stopped. --rows makes a store of some rows, and fetches no more than they need. With --digest or
---signed_by nothing is fetched of another store, or of one that somebody else signed. Credentials are taken from the
+Only what is missing is fetched, and every byte is verified. Damaged or missing shards of a local store are fetched again. If it
+is stopped, run it again and it resumes. --rows makes a store of some rows and fetches only what they need. With --digest or
+--signed_by nothing is fetched from another store, or from one that somebody else signed. Credentials are taken from the
 environment: docs/places.md.
 """
 

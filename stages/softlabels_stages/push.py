@@ -1,8 +1,9 @@
 """Push a sealed store, or a folder of them, to an object store (s3://, gs://, az://), the Hugging Face Hub
 (hf://datasets/TEAM/NAME) or another folder.
 
-Only what is missing is sent, the manifest last; staging and what `repair` set aside never are. The same command goes on where
-it was stopped. A place that holds something else is refused. Credentials are taken from the environment: docs/places.md.
+Only what is missing is sent, the manifest last. Staged files and what `repair` set aside are never sent. If it is stopped, run
+it again and it resumes. A place that holds something else is refused. Credentials are taken from the environment:
+docs/places.md.
 """
 
 from __future__ import annotations

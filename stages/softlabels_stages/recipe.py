@@ -54,6 +54,7 @@ SECTIONS = (
     "labels",
     "student",
     "training",
+    "tracker",
     "pinned",
 )
 OF_STORES = ("store", "repeated", "rename")  # what a recipe may say of the stores that students learn from
@@ -102,7 +103,8 @@ def parse(
     given |= schema.check(known, _merge(given, flags, known), where="command line")
     for name in (given.get("name"), (recipe or {}).get("name")):
         _require_name(name, where or stage)
-    if recipe is None and all(given.get(name) or known[name].default for name in positional):  # else the stage says so
+    asked = [name for name in positional if name != "config"]
+    if recipe is None and all(given.get(name) or known[name].default for name in asked):  # else the stage says so
         _require(cls, known, given, stage=stage)
     elif recipe is not None and _needs_store(known, given):
         place = OWN_STORE.replace("NAME", str(recipe.get("name") or Path(str(where)).stem))
@@ -150,7 +152,7 @@ def _require_name(name: object, where: str) -> None:
     """Raise ConfigError where a recipe's name, which names folders below stores/ and runs/, would name one elsewhere."""
     if name is not None and any(part in ("", ".", "..") or "\0" in part for part in str(name).split("/")):
         raise ConfigError(
-            f"{where}: name is {name!r}, and stores/NAME and runs/NAME-xxxxxxxx would lie elsewhere",
+            f"{where}: name is {name!r}, and stores/NAME and runs/NAME-xxxxxxxx would be elsewhere",
             remedy="give a name without '/' and '..', and say where files go with --store and --out",
         )
 
@@ -198,7 +200,7 @@ def _read(config: str) -> tuple[Path | None, bytes]:
         return None, resources.files("softlabels_stages.configs").joinpath(f"{config}.yaml").read_bytes()
     is_stream = config == "/dev/stdin" or config.startswith("/dev/fd/")  # on purpose, as of a shell's <(...)
     if Path(config).exists() and not (Path(config).is_file() or Path(config).is_dir() or is_stream):
-        raise ConfigError(f"{config} is a pipe or a device", remedy="give a YAML file, or /dev/stdin")
+        raise ConfigError(f"{config} is a pipe or a device", remedy="give a YAML file or /dev/stdin")
     try:
         found, run = Path(config), LocalFolder(Path(config).parent)
         if found.name and any(map(run.exists, (RUN, RESULTS))):
@@ -214,7 +216,7 @@ def sections_of(data: bytes, config: str) -> dict[str, Any]:
     try:
         recipe = schema.read_yaml(data.decode("utf-8"))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{config} is not a YAML file: {error}", remedy="mend the file at that place") from None
+        raise ConfigError(f"{config} is not a YAML file: {error}", remedy="correct the file at that place") from None
     _require_size(recipe, config)
     if not isinstance(recipe, dict):
         raise ConfigError(

@@ -1,13 +1,13 @@
-"""Set aside what is damaged in a store, so that the command that made it makes exactly that again; what follows from the
-rest (plan, manifest, the files for other readers) is written again at once.
+"""Set the damaged shards of a store aside, so that the command that made the store makes exactly these again. What follows from
+the rest (plan, manifest, the files for other readers) is written again at once.
 
 Every byte is read, as `softlabels verify` does. The files of a damaged shard and its commit record, and files that do not
 belong to the store, are moved into the folder set_aside of the split and never deleted; so is the card (README.md), which is
-written anew and may have been added to. The store is unfinished then: `softlabels teacher-logits` with the recipe that made
+rewritten and may have been edited. Then the store is unfinished: `softlabels teacher-logits` with the recipe that made
 it (or `encode`, `import`, `convert`) makes the missing shards and seals it, with the digest that it had. Sound shards are not
-touched, and nothing is made up. Stopped at any moment, the same command goes on.
+touched, and nothing is invented. If it is stopped, run it again and it resumes.
 
-Who received a store and has no teacher fetches the damaged files again instead: an unfinished store cannot be read.
+If you received the store and have no teacher, fetch the damaged files again instead: an unfinished store cannot be read.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def command(*, resumable: bool = False, settings: str = "labels.") -> Callable[[
                 return _report(found)
             except KeyboardInterrupt:
                 if resumable:
-                    return _report(Interrupted("stopped by Ctrl-C", remedy="run the same command again to go on"))
+                    return _report(Interrupted("stopped by Ctrl-C", remedy="run the same command again to resume"))
                 print("stopped by Ctrl-C", file=sys.stderr)
                 return 130
 
@@ -166,7 +166,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     if _stop.is_set() and "RANK" in os.environ and time.monotonic() < _stopped_at + _TOGETHER:
         return
     if _stop.is_set():
-        os.write(2, f"\nInterrupted: second {name}; run the same command again to go on\n".encode())
+        os.write(2, f"\nInterrupted: second {name}; run the same command again to resume\n".encode())
         os._exit(Interrupted.exit_code)
     _stop.set()
     _stopped_at = time.monotonic()

@@ -104,7 +104,7 @@ def _right(key: Key, value: object, where: str) -> object:
     said = (
         repr(value) if len(repr(value)) <= LONGEST else f"{repr(value)[:LONGEST]}... ({len(repr(value)):,} characters)"
     )
-    remedy = "mend it there" if key.default in (MISSING, None) else f"the default is {shown(key.default)}"
+    remedy = "correct it there" if key.default in (MISSING, None) else f"the default is {shown(key.default)}"
     raise ConfigError(f"{where}: {key.name} is {said}, expected {type_name(key.hint)}", remedy=remedy)
 
 

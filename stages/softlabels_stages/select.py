@@ -1,6 +1,6 @@
 """Take some rows, members, targets or splits out of a store: softlabels select STORE --rows=:1000 --out=SMALL.
 
-What is stored is copied: nothing is encoded anew. The same command resumes where it stopped.
+Labels are copied as they are stored, never encoded again. The same command resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from softlabels_stages.run import say, should_stop, stage, suggested, warn
 def main(args: Select) -> int:
     """Select from every split."""
     if not args.out:
-        raise ConfigError("a target is needed", remedy="write softlabels select STORE --out=STORE, and what is wanted")
+        raise ConfigError("a target is needed", remedy="write softlabels select STORE --out=STORE and what to select")
     select(**vars(args), watch=Watch(say, warn, should_stop))
     say(f"sealed: {args.out} (look: {suggested('info', args.out)})")
     return 0

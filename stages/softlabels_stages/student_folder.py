@@ -112,7 +112,7 @@ def only_student(path: str) -> str:
         if len(found) == 1:
             return str(found[0])
     if not students:
-        raise ConfigError(f"{path} holds no trained student", remedy="let train-student finish there first")
+        raise ConfigError(f"{path} holds no trained student", remedy="run train-student there to its end first")
     raise ConfigError(
         f"{path} holds {len(students)} students: {', '.join(student.name for student in students)}",
         remedy=f"name one, as {distilled[0] if distilled else students[0]}",
@@ -123,7 +123,7 @@ def _require_finished(run: Path) -> None:
     """Raise ConfigError where a folder holds a run that is not finished."""
     if (run / RUN).is_file() and not (run / RESULTS).is_file():
         raise ConfigError(
-            f"the run {run} is not finished", remedy="give the command that began it again, and it goes on"
+            f"the run {run} is not finished", remedy="run the command that began it again, and it resumes"
         )
 
 

@@ -1,11 +1,11 @@
-"""Run the teacher once over every split of the transfer set and store its logits, one store a split: STORE/train, ...
+"""Run the teacher once over every split of the transfer set and store its logits, one store per split: STORE/train, ...
 
-The same command goes on where it was stopped, however it was stopped; a store that was begun with another recipe is
-refused. When it is done, neither the teacher nor its weights are needed again. With labels.encoding=topk the k largest
-logits and the tail are kept, which serve any temperature from labels.min_temperature up.
+If it is stopped or killed, run it again and it resumes. A store that was begun with another recipe is refused. When it is done,
+neither the teacher nor its weights are needed again. With labels.encoding=topk the k largest logits and the tail are stored;
+they are right at any temperature from labels.min_temperature up.
 
 Workers on any machines that run this command on one store share its shards: each claims one after the other, and takes over
-those of a worker that has not got on for --lapse seconds. With --shards=i/n each does its own part and waits for nobody.
+those of a worker without progress for --lapse seconds. With --shards=i/n each does its own part and does not wait for others.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Train students from stored labels, no teacher in sight: distilled, and the same student with hard labels as well.
+"""Train students from stored labels, without the teacher: distilled, and the same student with hard labels only.
 
-One student of each kind is trained for every seed, and for every value where temperature, alpha or loss are lists; all of
-them side by side over one pass of the rows. The best epoch is chosen on validation rows, and when all are trained the test
-split is looked at once. The run folder holds a folder a student, config.yaml (a recipe that repeats the run), results.json,
-results.md and report.html, a page to look at. The same command goes on where it was stopped, and shows a finished run again.
+One student of each kind is trained for every seed, and for every value if temperature, alpha or loss are lists. All of them are
+trained side by side, in one pass over the rows. The best epoch is chosen on validation rows, and the test split is used once,
+when all are trained. The run folder holds one folder per student, config.yaml (a recipe that repeats the run), results.json,
+results.md and report.html, a page to look at. If it is stopped, run it again and it resumes; a finished run is shown again.
 
 With --processes=N, or started by torchrun, N processes train together: they divide the rows of each batch, or the students.
 """
@@ -14,11 +14,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from softlabels.jobs.report_runs import GivenRun
 from softlabels.jobs.run_files import RECIPE
-from softlabels.jobs.run_page import run_page
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
+from softlabels.objects import call_with
 from softlabels.report.comparison import best_seed, best_student, comparison_text
 from softlabels.report.views import views
 from softlabels.student.distributed import processes_here, ranks_here
@@ -61,7 +60,7 @@ def _run(args: TrainStudent, ranks: Ranks) -> int:
         out=args.out,
         recipe=recipe,
         begun=lambda folder: record_own(folder, recipe),
-        watch=Watch(tell, warn, should_stop),
+        watch=Watch(tell, warn, should_stop, None if args.tracker is None else call_with(args.tracker)),
         ranks=ranks,
     )
     if ranks.rank > 0:
@@ -78,6 +77,9 @@ def _run(args: TrainStudent, ranks: Ranks) -> int:
 
 def _report(args: TrainStudent, run: Run) -> None:
     """Write the run's page, and name it."""
+    from softlabels.jobs.report_runs import GivenRun  # which a run without a page does not need
+    from softlabels.jobs.run_page import run_page
+
     given = GivenRun(run.path, args.student, args.training, args.transfer_set)
     page = run_page(given, run.results, args.source, watch=Watch(say, warn))
     if page is not None:

@@ -33,7 +33,7 @@ from softlabels.models import build_model, save_weights
 from softlabels.models.build import answer_of, untrained
 from softlabels.models.classes import require_head, require_vocabulary
 from softlabels.models.estimator import Estimator, build_member
-from softlabels.objects import build, import_object, plain
+from softlabels.objects import build, call_with, import_object, plain
 from softlabels.recipes.tokenizer import ensure_tokenizer, named_tokenizer
 from softlabels.store.digest import blake3_hex
 from softlabels.store.new_spec import prepared_by
@@ -48,6 +48,7 @@ from softlabels.student.memory import keep_freed_memory
 from softlabels.student.metrics import Scores
 from softlabels.student.outputs import by_target
 from softlabels.student.split import labelled_rows, validation_rows
+from softlabels.student.tracker import Tracker
 from softlabels.student.trainer import Trainer
 from softlabels.student.trial import require_trainable
 from softlabels.teacher.config import SERVED, MemberConfig, TeacherConfig
@@ -77,13 +78,14 @@ def main(args: TrainTeacher) -> int:
         require_folds(rows.keys[has_label], args.teacher.folds)
         if line := repeats_line(rows, args.teacher.folds, has_label):
             warn(line)
+    tracker = None if args.tracker is None else call_with(args.tracker)
     for lesson in missing:
         print(f"{lesson.who}: training {lesson.member.class_path}", flush=True)
         config = dataclasses.replace(training, seed=training.seed + lesson.number)
         seen = has_label & lesson.sees(rows.keys)
         if lesson.fold is not None:
             record_seen(Path(str(lesson.member.weights)), rows.keys[seen])
-        _train(lesson.member, rows, seen, config)
+        _train(lesson.member, rows, seen, config, tracker)
     return 0
 
 
@@ -124,8 +126,8 @@ def _labelled(rows: TransferRows) -> np.ndarray:
     found: np.ndarray = np.any([one.reshape(len(rows.keys), -1).any(axis=1) for one in each], axis=0)
     if not found.any():
         raise ConfigError(
-            f"no training row of {rows.name} has a hard label, so nothing can be learnt",
-            remedy="name the column in transfer_set.label, or give the members weights that are trained already",
+            f"no training row of {rows.name} has a hard label, so there is nothing to learn from",
+            remedy="name the column in transfer_set.label, or give the members trained weights",
         )
     return found
 
@@ -157,7 +159,13 @@ def _training(args: TrainTeacher, missing: Sequence[_Lesson]) -> TeacherTraining
     return dataclasses.replace(args.teacher_training, alpha=None, hard_weight=1.0, soft_weight=0.0)
 
 
-def _train(member: MemberConfig, rows: TransferRows, seen: np.ndarray, config: TeacherTraining) -> None:
+def _train(
+    member: MemberConfig,
+    rows: TransferRows,
+    seen: np.ndarray,
+    config: TeacherTraining,
+    tracker: Callable[[], Tracker] | None,
+) -> None:
     """Train a member from the rows that it may see (R,), all of which have labels."""
     weights = Path(str(member.weights))
     is_held_out, is_used = np.zeros((2, len(seen)), bool)
@@ -201,7 +209,7 @@ def _train(member: MemberConfig, rows: TransferRows, seen: np.ndarray, config: T
     train, augment = batches(is_used, shuffle=True), _augment(config, rows)
     before = (train.by_chunks(), None if validation is None else validation.by_chunks())
     folder = weights.with_suffix(".run")
-    trainer = Trainer([student], train, validation, folder, identity, augment, before=before)
+    trainer = Trainer([student], train, validation, folder, identity, augment, before=before, tracker=tracker)
     keep_freed_memory()
     [result] = trainer.run(should_stop, TimeLeft(config.epochs, say))
     save_weights(student.model, weights)

@@ -40,7 +40,7 @@ def foreseen(error: BaseException) -> SoftLabelsError | None:
         return refused(
             f"{'no room to write' if is_full else type(error).__name__}: {error}",
             error,
-            full="free some space and run the same command again to go on",
+            full="free some space and run the same command again to resume",
             else_="check that the path exists and may be used",
         )
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # pathlib's, of Python 3.11 and 3.12
@@ -75,7 +75,7 @@ def lack(error: BaseException | None) -> OutOfResources | None:
             )
         if isinstance(each, RuntimeError | ImportError) and _THREADS.search(text):
             return OutOfResources(
-                f"the system starts no more threads: {text}",
+                f"the system cannot start more threads: {text}",
                 remedy="raise the limit of processes (ulimit -u) or of memory (ulimit -v), or give --threads=1",
             )
     return None

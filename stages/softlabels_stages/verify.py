@@ -1,12 +1,12 @@
-"""Re-read a store and report every damaged or missing chunk with shard, file and remedy; exit code 3 where something is wrong.
+"""Re-read a store and report every damaged or missing chunk with shard, file and remedy; exit code 3 if something is wrong.
 
-As it stands, every byte of every split is read. --quick reads no labels: commit records, presence and sizes of all files,
-plan, manifest, and the files for other readers. --sample=n/t is the quick check and every byte of part n of t of the shards,
-so that t runs, with n from 1 to t, read everything once: --sample=1/30 today, --sample=2/30 tomorrow.
+By default every byte of every split is read. --quick reads no labels: commit records, presence and sizes of all files,
+plan, manifest, and the files for other readers. --sample=n/t is the quick check plus every byte of part n of t of the shards.
+So t runs, with n from 1 to t, read everything once: --sample=1/30 today, --sample=2/30 tomorrow.
 
-With --signed_by a store that this key has not signed is wrong too, and with --digest one that has another digest.
-With --against_teacher some rows also go through the recipe's live teacher, and the largest deviation is reported.
-Files of others beside the splits are named, and are no fault. `softlabels repair` mends what can be mended.
+With --signed_by, a store that this key has not signed is an error too, and with --digest a store with another digest. With
+--against_teacher the recipe's live teacher labels some rows again, and the largest deviation is reported. Other files beside
+the splits are named, but are not an error. `softlabels repair` repairs what can be repaired.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _recheck(split: str, path: Files, recipe: TeacherLogits, args: Verify) -> in
     from softlabels.teacher.ensemble import load_ensemble
     from softlabels.teacher.recheck import compare_with_teacher
     from softlabels.teacher.sentinels import check_sentinels
-    from softlabels.transfer.sequences import as_stored
+    from softlabels.transfer.stored import as_stored
 
     store = open_store(path)
     rows = load_rows(as_stored(recipe.transfer_set, store.spec.preprocessing), split, PRINTED)

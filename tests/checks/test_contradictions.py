@@ -29,7 +29,7 @@ from tests.checks.samples import CLASSES, exact, live, rows_of, softmax, some_ro
 from tests.labels.dense_reference import dense_columns
 
 ROWS = 96
-WHAT = "rows of .* whose content key stands in an earlier row have other outputs"
+WHAT = "rows of .* whose content key an earlier row has, too, have other outputs"
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from tests.checks.samples import CLASSES, exact, softmax, some_rows
 from tests.labels.dense_reference import dense_columns
 
 BEYOND = (1e6, 1e30, 1e-30, 1025.0, 1 / 1025)
-WHAT = "lies beyond what float32 reaches"
+WHAT = "is beyond the range of float32"
 
 
 def soft_of(z: np.ndarray) -> SoftLabels:

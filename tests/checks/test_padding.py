@@ -184,7 +184,7 @@ def test_padding_on_the_left_with_absolute_positions(
         assert main(words) == 2
         said = capsys.readouterr().err
         assert f"{TEXT} gives" in said
-        assert "rows other logits alone than in a batch" in said
+        assert "rows other logits one at a time than in a batch" in said
         assert "padding must not count" in said
     assert not Path("runs").exists()
     word_tokenizer(Path("teacher"))
@@ -251,7 +251,10 @@ def test_students_whose_rows_depend_on_others(texts: list[str], capsys: pytest.C
     assert label() == 0
     assert train_student.main(["--config=recipe.yaml", "--store=s"]) == 2
     said = capsys.readouterr().err
-    assert f"{IGNORES_THE_MASK} gives 16 of 16 rows other logits alone than in a batch: they differ by up to" in said
+    assert (
+        f"{IGNORES_THE_MASK} gives 16 of 16 rows other logits one at a time than in a batch: they differ by up to"
+        in said
+    )
     assert "its forward must not drop out, sample or use batch statistics in evaluation mode" in said
     write(teacher, {"class_path": IGNORES_THE_MASK})  # a student may learn from padding that it always sees
     assert train_student.main(["--config=recipe.yaml", "--store=s"]) == 0

@@ -20,13 +20,14 @@ from softlabels_stages.__main__ import main
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "data" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(
-    r"(?:<!-- not run here: (?P<reason>[^>]+?) -->\n)?^```(?P<kind>\w*)\n(?P<code>.*?)^```$", re.M | re.S
+    r"(?:<!-- not run here: (?P<reason>[^>]+?) -->\n)?^```(?P<kind>\w*|\{code-cell\})\n(?P<code>.*?)^```$", re.M | re.S
 )
 QUOTED = r"'[^']*'|\"[^\"]*\""
 LINE = re.compile(rf"(?:{QUOTED}|\\\n|[^\n])+")
 EXIT = re.compile(r"#.* exit code (\d+)")
 RUN = ("python", "sh")
 PLAIN = ("", "text", "yaml", "json")  # shown, not run
+CELL = "{code-cell}"  # of a page that the site runs as it is built, see test_site.py
 
 
 def blocks(text: str) -> list[tuple[str, str, str | None]]:
@@ -83,7 +84,7 @@ def test_the_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "data").symlink_to(ROOT / "data")
     namespace: dict[str, object] = {"__name__": "__page__"}
     for kind, code, reason in blocks(page.read_text()):
-        assert kind in RUN + PLAIN, f"a block of kind {kind!r} is neither run nor plain"
+        assert kind in (*RUN, *PLAIN, CELL), f"a block of kind {kind!r} is neither run nor plain"
         if kind not in RUN or reason:
             continue
         if kind == "python":

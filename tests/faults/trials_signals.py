@@ -80,7 +80,7 @@ class Commands:
                 f"{do}: no second SIGTERM at {at} of {events} events"
             )
             assert took < GRACE, f"{do}: {took:.0f} s from SIGTERM to the end"
-            assert "run the same command again to go on" in self.said(), self.said()
+            assert "run the same command again to resume" in self.said(), self.said()
             assert self.run(do) == 0, self.said()
         finally:
             found = self.result()

@@ -185,7 +185,7 @@ def test_rows_behind_each_other(kind: str, tmp_path: MemoryPath, rng: np.random.
         here = [open_store(tmp_path / "out").record(shard).lost[target] for shard in range(5)]
         assert here == [*parts, Lost()]  # the second store's shards begin in rows 25, 41 and 57
     made(tmp_path / "c", data[20:30], kind)
-    with pytest.raises(errors.RepeatedRow, match=r"10 rows of .*c, the first of them row 0, have content keys of rows"):
+    with pytest.raises(errors.RepeatedRow, match=r"10 rows of .*c, the first of them row 0, have content keys that"):
         concat([tmp_path / "a", tmp_path / "b", tmp_path / "c"], tmp_path / "more")
     said = list[str]()
     concat([tmp_path / "a", tmp_path / "c"], tmp_path / "more", repeated="first", watch=Watch(say=said.append))
@@ -240,7 +240,7 @@ def test_splits_and_ranges_of_rows(one: Callable[..., Store], tmp_path: MemoryPa
     }.items():
         with pytest.raises(errors.UserError, match=said):
             select(tmp_path / "a" / "train", tmp_path / "out", rows=strange)
-    with pytest.raises(errors.ConfigError, match="rows are chosen of 2 splits"):
+    with pytest.raises(errors.ConfigError, match="rows are selected from 2 splits"):
         select(tmp_path / "a", tmp_path / "out", rows="0")
     with pytest.raises(errors.ConfigError, match="nothing is selected; choose rows"):
         select(tmp_path / "a", tmp_path / "out")
@@ -332,7 +332,7 @@ def test_what_cannot_be_merged(one: Callable[..., Store], tmp_path: MemoryPath, 
     a = wrong("a", member=0)
     twice = wrong("twice", np.r_[0:60, 5, 7])
     with refused(
-        errors.RepeatedRow, r"rows 5 and 60 of .*twice/train have one content key, and 1 more rows .*; say repeated"
+        errors.RepeatedRow, r"rows 5 and 60 of .*twice/train have one content key, and 1 more rows .*; give repeated"
     ):
         go(a, twice)
     with refused(errors.RepeatedRow, "have one content key"):
@@ -347,7 +347,7 @@ def test_what_cannot_be_merged(one: Callable[..., Store], tmp_path: MemoryPath, 
         go(a, "five")
     with refused(errors.ConfigError, r"2 classes of .*part/train are called 'bee' then \('bee', 'cow'\)"):
         go(a, "part", rename={"cow": "bee"})
-    with refused(errors.ConfigError, "no store but the first has a class called 'cat'; map names of the later"):
+    with refused(errors.ConfigError, "none of the later stores has a class 'cat'; map names of the later"):
         go(a, "part", rename={"cat": "cow"})
     with refused(errors.ClassMismatch, "names its classes and .*bare/train does not"):
         go(a, wrong("bare", classes=4))
@@ -357,7 +357,7 @@ def test_what_cannot_be_merged(one: Callable[..., Store], tmp_path: MemoryPath, 
         go(a, wrong("few", slice(2, None)))
     with refused(errors.UnlabelledRows, r"a/train lacks 0 of the 58 rows of .*few/train, and has 2 others"):
         go("few", a)
-    with refused(errors.UnlabelledRows, "no row stands in all of"):
+    with refused(errors.UnlabelledRows, "no row is in all of"):
         go(a, wrong("others", inputs=X + 100))
     with refused(errors.OtherLabels, r"row 0 of .*label/train has the hard label \d, and a store before it \d"):
         go(a, wrong("label", labels=(Y + 1) % 4))
@@ -378,7 +378,7 @@ def test_what_cannot_be_merged(one: Callable[..., Store], tmp_path: MemoryPath, 
         go(a, a)
     with refused(errors.ConfigError, "one store cannot be merged"):
         go(a)
-    with refused(errors.StorePathError, "lie in each other"):
+    with refused(errors.StorePathError, "one is inside the other"):
         merge([tmp_path / a, tmp_path / "b"], tmp_path / "b")
     with refused(errors.ConfigError, "is one split, and .* a folder of splits"):
         go(a, "b/train")

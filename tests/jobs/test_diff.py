@@ -228,7 +228,7 @@ def test_classes_meet_by_name(encoding: Encoding, tmp_path: MemoryPath, rng: np.
     else:
         assert [line.agreement for line in each.lines] == [1, 1, 1]
         assert max(line.forward_max or 0 for line in each.lines) < 1e-12
-    with pytest.raises(errors.ConfigError, match="no store but the first has a class called 'puppy'"):
+    with pytest.raises(errors.ConfigError, match="none of the later stores has a class 'puppy'"):
         diff(one.folder, other.folder, rename={"puppy": "dog"})
 
 
@@ -262,7 +262,7 @@ def test_labels_that_are_known_at_one_temperature(tmp_path: MemoryPath, rng: np.
         of(tmp_path / str(t), z, DenseEncoding(**({"known_at": t} if t else {}))) for t in (2.0, 3.0, None)
     )
     assert [line.temperature for line in only(diff(two.folder, free.folder)).targets[""].lines] == [2.0]
-    with pytest.raises(errors.ConfigError, match="known at temperature 2 alone, not at 1"):
+    with pytest.raises(errors.ConfigError, match="known at temperature 2 only, not at 1"):
         diff(free.folder, two.folder, temperatures=[1.0])
     found = only(diff(two.folder, three.folder))
     assert found.left_out == {"": "they are known at no common temperature"}

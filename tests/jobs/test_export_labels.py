@@ -72,7 +72,7 @@ def test_a_round_trip_by_distillkit(tmp_path: Path, lm: tuple[Path, str]) -> Non
     said = Foreign(tokenizer=lm[1])
     import_labels(capture, tmp_path / "lm/train", from_format="distillkit", foreign=said)
     export_labels(tmp_path / "lm", tmp_path / "raw.parquet", to_format="distillkit-raw", k=9)
-    with pytest.raises(ConfigError, match="do not say at which temperature"):  # raw numbers are those of anybody
+    with pytest.raises(ConfigError, match="do not give the temperature"):  # raw numbers are those of anybody
         import_labels(tmp_path / "raw.parquet", tmp_path / "back/train", from_format="distillkit", foreign=said)
     said = Foreign(tokenizer=lm[1], known_at=1.0)
     import_labels(tmp_path / "raw.parquet", tmp_path / "back/train", from_format="distillkit", foreign=said)
@@ -128,7 +128,7 @@ def test_what_a_format_cannot_hold(tmp_path: Path, lm: tuple[Path, str], rng: np
     write_store(tmp_path / "dense/train", rng.normal(size=(40, 2, 4)), inputs=rng.normal(size=(40, 3)))
     for words, match in (
         ({"to_format": "axolotl"}, "labels no tokens, and axolotl is rows of tokens; export it as parquet or npz"),
-        ({"to_format": "pickle"}, "no format is called 'pickle'; choose one of axolotl"),
+        ({"to_format": "pickle"}, "there is no format 'pickle'; choose one of axolotl"),
         ({"to_format": "npz"}, r"does not end in \.npz"),
         (
             {"to_format": "parquet", "temperature": 2.0},
@@ -138,7 +138,7 @@ def test_what_a_format_cannot_hold(tmp_path: Path, lm: tuple[Path, str], rng: np
     ):
         with pytest.raises(ConfigError, match=match):
             export_labels(tmp_path / "dense", tmp_path / "x.parquet", **words)
-    with pytest.raises(ConfigError, match="known at temperature 1 alone, not at 2"):
+    with pytest.raises(ConfigError, match="known at temperature 1 only, not at 2"):
         export_labels(lm[0], tmp_path / "x.parquet", to_format="axolotl", temperature=2.0)
     with pytest.raises(ConfigError, match=r"k is 7, and .* keeps 6 classes; give --k from 1 to 6"):
         export_labels(lm[0], tmp_path / "x.parquet", to_format="axolotl", k=7)

@@ -181,9 +181,9 @@ def test_what_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     inputs = rows.inputs.copy()
     inputs[:20] += np.float32(1e-3)
     with refused(
-        errors.OtherPreprocessing, "holds other inputs of the same rows than softlabels.transfer.stack makes now"
+        errors.OtherPreprocessing, "holds other inputs for the same rows than softlabels.transfer.stack makes now"
     ):
         go(replace(rows, inputs=inputs))
-    with refused(errors.StorePathError, "lie in each other"):
+    with refused(errors.StorePathError, "one is inside the other"):
         extend(tmp_path / "old", rows, own, settings(PLAIN), tmp_path / "old")
     assert not (tmp_path / "new").exists()

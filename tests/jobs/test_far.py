@@ -141,7 +141,7 @@ def test_what_is_gone_is_named(made: Path, s3: str, lying: Faulty) -> None:
 def test_a_redirect_is_not_followed(s3: str, lying: Faulty) -> None:
     lying.meddle = lambda method, path: "302" if "manifest" in path else None
     with pytest.raises(
-        StorageError, match="the server sends on to another one, or to a file; give the address of the server"
+        StorageError, match="the server redirects to another one, or to a file; give the address of the server"
     ):
         open_store(f"{s3}/train")
 

@@ -102,7 +102,9 @@ def test_a_drip_is_not_waited_for(server: Lying) -> None:
 
 def test_where_it_sends_on_to_is_said(server: Lying) -> None:
     for server.lie in ("another host", "another port", "https"):
-        with pytest.raises(StorageError, match=r"the server sends on to https?://[\w.:]+, which is not followed; give"):
+        with pytest.raises(
+            StorageError, match=r"the server redirects to https?://[\w.:]+, and redirects are not followed; give"
+        ):
             open_store(f"{server.endpoint}/train")
 
 
@@ -132,5 +134,5 @@ def test_a_certificate_that_nobody_signed(made: Path, tmp_path: Path, monkeypatc
         monkeypatch.setenv("SSL_CERT_FILE", str(own))
         assert same(open_store(f"{server.endpoint}/train"), open_store(made / "train"))
         server.lie = "http"  # back to where anybody listens
-        with pytest.raises(StorageError, match=r"sends on to http://127"):
+        with pytest.raises(StorageError, match="redirects to http://127"):
             open_store(f"{server.endpoint}/train")

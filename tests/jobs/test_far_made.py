@@ -120,7 +120,7 @@ def test_what_lies_on_this_machine_names_no_address(s3: str, tmp_path: Path) -> 
     )
     for act in acts:
         with pytest.raises(
-            ConfigError, match=r"an address \(s3:\) stands where a path of this machine is needed; .* carry stores"
+            ConfigError, match=r"an address \(s3:\) is given where a path of this machine is needed; .* for stores"
         ):
             act()
     assert not Path("s3:").exists()

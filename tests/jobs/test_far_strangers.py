@@ -48,7 +48,7 @@ def test_a_listing_that_names_the_folder_itself(data: Sample, monkeypatch: pytes
     monkeypatch.setattr("obstore.list", lambda *args, **more: listed)
     assert place.names() == ["plan"]
     listed = iter([[{"path": "digits", "size": 1}]])
-    with pytest.raises(StorageError, match="lists keys that it was not asked for"):
+    with pytest.raises(StorageError, match="lists keys outside of the request"):
         place.names()
 
 
@@ -78,7 +78,7 @@ def test_a_refused_removal_names_the_credentials(s3: str, monkeypatch: pytest.Mo
 
 
 def test_a_backslash_is_no_part_of_an_address() -> None:
-    with pytest.raises(ConfigError, match="has steps that lead elsewhere"):
+    with pytest.raises(ConfigError, match=r"a backslash in it"):
         written_at("s3://bucket/may\\june")
 
 

@@ -80,9 +80,7 @@ def test_workers_that_are_killed_write_the_store_of_one_on_a_disk(
 def test_a_server_that_overwrites_is_refused(data: Sample, s3: str, proxy: Faulty) -> None:
     """As rclone's does, which answers 200."""
     proxy.meddle = lambda method, path: "lie" if method == "PUT" else None
-    with pytest.raises(
-        StorageError, match=f"{s3} overwrites names that are taken, .*; use a server that honours If-No"
-    ):
+    with pytest.raises(StorageError, match=f"{s3} overwrites existing names, .*; use a server that supports If-No"):
         StoreWriter(s3, make_spec(data))
     assert list(depot_of(s3).list()) == []
 
@@ -104,7 +102,7 @@ def test_rclones_server_is_refused(data: Sample, tmp_path: Path, monkeypatch: py
         keys = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
         for name, value in (keys | {"AWS_ENDPOINT_URL": endpoint}).items():
             monkeypatch.setenv(name, value)
-        with pytest.raises(StorageError, match="s3://bucket/store overwrites names that are taken"):
+        with pytest.raises(StorageError, match="s3://bucket/store overwrites existing names"):
             StoreWriter("s3://bucket/store", make_spec(data))
     finally:
         process.send_signal(signal.SIGKILL)
@@ -221,7 +219,7 @@ def test_who_may_not_write_is_told_so(data: Sample, s3: str, monkeypatch: pytest
 @pytest.mark.parametrize("address", ["https://team.example/store", "hf://datasets/team/name"])
 def test_where_no_store_can_be_filled(address: str) -> None:
     with pytest.raises(
-        ConfigError, match="no place where a store can be filled shard by shard; give a folder or an obj"
+        ConfigError, match="cannot hold a store that is written shard by shard; give a folder or an obj"
     ):
         folder_of(address)
 

@@ -111,7 +111,7 @@ def test_packed_rows_are_their_segments(tmp_path: Path, imported: Import) -> Non
 def test_without_its_settings_a_capture_is_refused(tmp_path: Path, imported: Import) -> None:
     alone = tmp_path / "alone.parquet"
     alone.write_bytes((CAPTURES / "poly/data_0.parquet").read_bytes())
-    with pytest.raises(ConfigError, match=r"compression_config\.yaml is missing, and without it nobody knows"):
+    with pytest.raises(ConfigError, match=r"compression_config\.yaml is missing, and without it the bytes"):
         imported(alone, "distillkit")
     for wrong, match in (
         ({"d": 300, "k": 24, "exact_k": 30, "residual_bins": []}, "do not fit"),
@@ -227,14 +227,14 @@ def test_axolotl_labels_a_part_of_a_row(tmp_path: Path, imported: Import, rng: n
 def test_a_temperature_that_was_applied(tmp_path: Path, imported: Import, rng: np.random.Generator) -> None:
     rows, path = files.teacher(rng, LENGTHS), tmp_path / "kd.jsonl"
     files.write_lines(path, files.axolotl_rows(rows, K, 2, temperature=2.0))
-    with pytest.raises(ConfigError, match=r"files of axolotl do not say at which temperature .* --known_at=1"):
+    with pytest.raises(ConfigError, match=r"files of axolotl do not give the temperature .* --known_at=1"):
         imported(path, "axolotl", aligned="own", known_at=None)
     done = imported(path, "axolotl", aligned="own", known_at=2.0)
     compare(tmp_path / "lm/train", files.said_by_axolotl(path), temperature=2.0)
     assert "it serves T=2 alone, from the 12 largest of 300 tokens; above it tail_bound=true" in "\n".join(done.report)
     store, bounded = (open_store(tmp_path / "lm", tail_bound=each) for each in (False, True))
     for temperature in (1.0, 4.0):
-        with pytest.raises(ConfigError, match=r"known at temperature 2 alone.*tail_bound=true"):
+        with pytest.raises(ConfigError, match=r"known at temperature 2 only.*tail_bound=true"):
             store.log_probs([0], temperature=temperature)
     with pytest.raises(ConfigError, match="from 2 up, not at 1"):
         bounded.log_probs([0], temperature=1.0)
@@ -270,7 +270,7 @@ def test_probabilities_that_were_scaled(tmp_path: Path, imported: Import, rng: n
     imported(path, "axolotl", aligned="own", tail="renormalised")
     store = open_store(tmp_path / "lm")
     assert (store.probabilities([0], temperature=1.0)[0, 0] > 0).sum() == K
-    with pytest.raises(ConfigError, match="say nothing of others, not even a bound"):
+    with pytest.raises(ConfigError, match="have no bound at other temperatures"):
         open_store(tmp_path / "lm", tail_bound=True)
 
 
@@ -453,3 +453,8 @@ def test_nan_among_compressed_numbers(tmp_path: Path, imported: Import) -> None:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "one.parquet")
     with pytest.raises(NanLogits, match="row 1: a log-probability of position 4 is NaN"):
         imported(tmp_path / "one.parquet", "distillkit")
+
+
+def test_no_kept_entry_is_refused() -> None:
+    with pytest.raises(ConfigError, match="k is 0; give --k from 1 up, or leave it out"):
+        Foreign(tokenizer="tokenizer", k=0)

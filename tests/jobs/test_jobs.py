@@ -159,7 +159,7 @@ def test_topk_labels_of_a_dense_store_are_close_to_it() -> None:
         one, two = (each.log_probs(range(dense.rows), temperature=2.0) for each in (dense, sparse))
         assert (np.exp(one) * (one - two)).sum(-1).max() < 0.05
         np.testing.assert_array_equal(dense.column("input"), sparse.column("input"))
-    with pytest.raises(errors.ConfigError, match='ask for dense labels, which these are; say encoding="topk"'):
+    with pytest.raises(errors.ConfigError, match='the labels are dense already; give encoding="topk"'):
         encode("store", "again", LabelsConfig(k=2, rank=1))
     with pytest.raises(errors.ConfigError, match="holds topk labels already"):
         encode("sparse", "again", LabelsConfig(encoding="topk", k=2, rank=1))

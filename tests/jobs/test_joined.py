@@ -104,7 +104,7 @@ def test_what_is_refused_as_merge_refuses_it(tmp_path: Path, rng: np.random.Gene
         return tmp_path / name
 
     a, twice, part = one("a"), one("two", np.r_[0:60, 5]), one("part", classes=["ant", "bee", "cow", "dog"])
-    refused_alike([twice, a], tmp_path, "rows 5 and 60 of .* have one content key; say repeated=first")
+    refused_alike([twice, a], tmp_path, "rows 5 and 60 of .* have one content key; give repeated=first")
     refused_alike([a, part], tmp_path, "label spaces share 3 of 4 and 4 classes")
     refused_alike([a, part], tmp_path, r"2 classes of .* are called 'bee' then \('bee', 'cow'\)", rename={"cow": "bee"})
     refused_alike([a, one("few...", slice(2, None))], tmp_path, "lacks 2 of the 60 rows .*missing=skip")
@@ -118,11 +118,11 @@ def test_what_is_refused_as_merge_refuses_it(tmp_path: Path, rng: np.random.Gene
     refused_alike([tmp_path / "all", tmp_path / "mean"], tmp_path, "keeps the geometric mean of its members")
     [first] = Source((twice, a), repeated="first").open().values()
     assert first.rows == 60
-    with pytest.raises(errors.ConfigError, match="repeated is said of one store; name several"):
+    with pytest.raises(errors.ConfigError, match="repeated needs several stores, and there is one; name several"):
         Source((a,), repeated="first")
     with pytest.raises(errors.ConfigError, match="no store is named"):
         Source(())
-    with pytest.raises(errors.UserError, match="are read as one and lie in no store; `softlabels merge` makes one"):
+    with pytest.raises(errors.UserError, match="are read as one and are not one store; `softlabels merge` makes one"):
         first.record(0)
 
 

@@ -178,7 +178,7 @@ def test_rows_of_one_distribution_with_an_embedding(tmp_path: Path) -> None:
 def test_rows_are_chosen_by_the_one_class_that_is_taught(tmp_path: Path) -> None:
     [train] = open_splits(write(tmp_path / "store", CLASSIFIER), None, only="train").values()
     settings = training(only_classes=(1, 3))
-    with pytest.raises(ConfigError, match=r"only_classes picks rows by their class, .* have no single one"):
+    with pytest.raises(ConfigError, match=r"only_classes selects rows by their class, .* have no single one"):
         training_batches({"train": train}, settings)
     chosen, _ = training_batches({"train": replace(train, targets=("class",))}, settings)
     expected = np.flatnonzero(np.isin(made(CLASSIFIER, "train").labels["class"], (1, 3)))
@@ -211,7 +211,7 @@ def test_a_target_of_which_the_store_keeps_the_mean_alone(tmp_path: Path) -> Non
         ({}, {"targets": {"class": {"class_weights": [1, 2]}}}, ClassMismatch, "target class: class_weights has 2 numbers"),
         ({}, {"targets": {"class": {"temperature": [1, 2]}}}, ConfigError, r"training.targets.class: .*temperature"),
         ({}, {"targets": {"class": {"loss": "dkd"}}}, ConfigError, r"target class: the loss dkd .* have no hard label"),
-        ({}, {"only_classes": (0,)}, ConfigError, "only_classes picks rows by their class"),
+        ({}, {"only_classes": (0,)}, ConfigError, "only_classes selects rows by their class"),
         ({}, {"positions": {"background": 2, "class": 4}}, ConfigError, r"target class: .*class is 4, and there are 4 classes"),
     ],
 )  # fmt: skip

@@ -209,7 +209,7 @@ def test_a_manifest_of_before(store: Path, made: Path, team: tuple[str, str]) ->
     shutil.rmtree(ours)
     shutil.copytree(old, ours)
     open_store(ours, signed_by=team[1])  # this is what signatures do not say
-    with pytest.raises(SpecMismatch, match=f"not {digest}; ask whoever made it"):
+    with pytest.raises(SpecMismatch, match=f"not {digest}; ask the store's maker"):
         open_store(ours, signed_by=team[1], digest=digest)
     assert main(["verify", str(ours), f"--signed_by={team[1]}", f"--digest={digest}"]) == 3
 
@@ -233,7 +233,7 @@ def test_what_is_said_of_the_store_is_signed_too(store: Path, team: tuple[str, s
 def test_a_split_in_the_place_of_another(store: Path, team: tuple[str, str]) -> None:
     shutil.rmtree(store / "test")
     shutil.copytree(store / "train", store / "test")
-    with pytest.raises(SpecMismatch, match="where the split test belongs, and what is signed is the split train"):
+    with pytest.raises(SpecMismatch, match="in the place of the split test, and was signed as the split train"):
         open_splits(Source((store,), pinned=Pinned(team[1])), None)
     assert main(["verify", str(store), f"--signed_by={team[1]}"]) == 3
 
@@ -326,13 +326,13 @@ def test_keys_that_are_refused(
     store: Path, team: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = Path(team[0]).read_text()
-    with pytest.raises(ConfigError, match="is a private key, and a public one is asked for"):
+    with pytest.raises(ConfigError, match="is a private key, and a public key is needed"):
         public_key(team[0])
     with pytest.raises(ConfigError, match="holds no private key"):
         private_key(team[1])
     for text in (secret, secret.replace("\n", " ")):
         for read in (public_key, private_key):
-            with pytest.raises(ConfigError, match="a key stands in the place of the name of its file") as found:
+            with pytest.raises(ConfigError, match="a key is given instead of the name of its file") as found:
                 read(text)
             assert secret.splitlines()[1] not in str(found.value)
     for key, what in (

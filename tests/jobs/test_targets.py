@@ -223,7 +223,7 @@ def test_a_store_without_hard_labels_and_without_a_split_to_judge_on(
     write_store(tmp_path / "store" / "train", outputs, keys=keys, inputs=inputs, kind=kind)
     case, how = Case({"": kind}), Taught(loss, hard=0.0)
     for changes, message in (
-        ({}, "no split to judge students on: .* validation is 0; give .* --validation=0.1"),
+        ({}, "no split to evaluate students on: .* validation is 0; give .* --validation=0.1"),
         (
             {"validation": 0.2, "hard_weight": 1.0, "soft_weight": 0.0},
             "no training row has a hard label and soft_weight",

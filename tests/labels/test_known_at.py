@@ -40,7 +40,7 @@ def test_they_are_served_there_and_refused_elsewhere(rng: np.random.Generator, e
     assert torch.isfinite(ask(2.0)[:, 0]).any()
     assert encoding.probabilities(columns, C, None, temperature=2.0, **known).shape == (N, C)
     encoding.check_temperature(2.0)
-    words = "known at temperature 2 alone, not at 1: they were made of probabilities.*give temperature=2"
+    words = "known at temperature 2 only, not at 1: they were made from probabilities.*give temperature=2"
     for wrong in (
         lambda: ask(1.0),
         lambda: soft[:2].member(1).to("cpu").__getattribute__(ask.__name__)(1.0),
@@ -50,9 +50,7 @@ def test_they_are_served_there_and_refused_elsewhere(rng: np.random.Generator, e
     ):
         with pytest.raises(ConfigError, match=words):
             wrong()
-    with pytest.raises(
-        ConfigError, match="tempered mean is that of temperature 1, and the labels are known at 2 alone"
-    ):
+    with pytest.raises(ConfigError, match="tempered mean is that of temperature 1, and the labels are known at 2 only"):
         encoding.check_mean("tempered", C, M)
     encoding.check_mean("tempered", C, 1)  # who alone has a weight
     alone = replace(soft, weights=torch.tensor([0.0, 1.0])).__getattribute__(ask.__name__)
@@ -85,7 +83,7 @@ def test_logits_are_the_limit_of_a_high_temperature(rng: np.random.Generator) ->
     soft, _ = soft_labels(DenseEncoding(known_at=2.0), rng.normal(size=(N, M, C)))
     for ask in (soft.mean_logits, soft.standardised):
         with pytest.raises(
-            ConfigError, match=r"known at temperature 2 alone and have no (mean logits|logits to standard)"
+            ConfigError, match=r"known at temperature 2 only and have no (mean logits|logits to standard)"
         ):
             ask()
     topk, _ = soft_labels(TopkEncoding(k=3, tail="uniform", known_at=2.0), rng.normal(size=(N, M, C)))

@@ -232,7 +232,7 @@ def test_what_sigmoids_have_no_answer_to(rng: np.random.Generator) -> None:
             ConfigError, match=r"labels are a Bernoulli a class \(sigmoid\) and have no .*ask for its logits"
         ):
             ask()
-    with pytest.raises(ConfigError, match="no mean of members is called 'harmonic'"):
+    with pytest.raises(ConfigError, match="there is no mean of members 'harmonic'"):
         soft.logits(2.0, "harmonic")
     with pytest.raises(ConfigError, match="finite number above 0"):
         soft.logits(0.0)

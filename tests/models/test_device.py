@@ -42,7 +42,7 @@ def test_another_word_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["cuda:2", "cuda:99999999999"])
 def test_a_device_that_is_not_there_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(ConfigError, match=f"device is {name} and torch sees 2 CUDA devices"):
+    with pytest.raises(ConfigError, match=f"device is {name}, and torch finds 2 CUDA devices"):
         resolve_device(name)
 
 

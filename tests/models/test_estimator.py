@@ -171,17 +171,17 @@ def test_types_that_the_recipe_does_not_name_are_refused(
     forest.extra = Strange()
     skops().dump(forest, "strange.skops")
     with pytest.raises(
-        WeightsError, match=r"strange.skops holds what is no type of the packages that the recipe names: tests\."
+        WeightsError, match=r"strange.skops holds types that are not from the packages that the recipe names: tests\."
     ):
         member(Path("strange.skops"), n_estimators=2)
     skops().dump(Strange().fit(*rows), "own.skops")
     assert member(Path("own.skops"), f"{__name__}.Strange").classes == 4  # its package is named
     for name in ("sklearn.utils._testing.check_output", "sklearn.datasets.clear_data_home"):
         Path("call.skops").write_bytes(calling(name, skops().dumps(forest.set_params(verbose=1))))
-        with pytest.raises(WeightsError, match=rf"call.skops holds what is no type of .* names: {name}"):
+        with pytest.raises(WeightsError, match=rf"call.skops holds types that are not from .* names: {name}"):
             member(Path("call.skops"), n_estimators=2)
     Path("pickle.skops").write_bytes(pickle.dumps(Runs()))
-    with pytest.raises(WeightsError, match=r"pickle.skops is no whole skops file"):
+    with pytest.raises(WeightsError, match=r"pickle.skops is not a complete skops file"):
         member(Path("pickle.skops"))
     assert not Path("it-ran").exists()
 

@@ -239,7 +239,7 @@ def test_code_on_the_hub_is_not_fetched_for_a_checkpoint(tmp_path: Path, asked: 
     (folder / "config.json").write_text(json.dumps(config | {"attn_implementation": "eager"}))
     SequenceClassifier(str(folder))
     (folder / "config.json").write_text(json.dumps(config | asked))
-    with pytest.raises(ConfigError, match=r"asks for code on the hub: \w+_implementation: .*someone/kernel"):
+    with pytest.raises(ConfigError, match=r"refers to code on the hub: \w+_implementation: .*someone/kernel"):
         SequenceClassifier(str(folder))
 
 
@@ -247,7 +247,7 @@ def test_code_on_the_hub_is_not_fetched_for_a_checkpoint(tmp_path: Path, asked: 
 def test_code_on_the_hub_is_not_fetched_for_a_recipe(inside: str) -> None:
     """Nor where a recipe asks for it, which may be of somebody else's run: a config may hold others."""
     asked = {"model_type": "gemma3", inside: {"_attn_implementation": "someone/kernel"}}
-    with pytest.raises(ConfigError, match=r"init_args\.config asks for code on the hub: .*someone/kernel"):
+    with pytest.raises(ConfigError, match=r"init_args\.config refers to code on the hub: .*someone/kernel"):
         SequenceClassifier(config=asked, classes=3)
 
 
@@ -257,7 +257,7 @@ def test_code_on_the_hub_is_not_fetched_for_a_recipe(inside: str) -> None:
         ({}, ConfigError, r"config\.model_type is missing"),
         ({"config": {"model_type": "distilbert"}}, ConfigError, "classes is missing"),
         ({"config": {**DISTILBERT, "n_layer": 2}, "classes": 3}, ConfigError, "no 'n_layer'; did you mean n_layers"),
-        ({"config": {**DISTILBERT, "num_labels": 2}, "classes": 3}, ConfigError, "give classes instead"),
+        ({"config": {**DISTILBERT, "num_labels": 2}, "classes": 3}, ConfigError, "give only classes"),
         ({"config": {"model_type": "distilbertt"}, "classes": 3}, ConfigError, "cannot build distilbertt"),
         ({"config": VIT, "classes": 3}, ConfigError, "cannot build vit"),
         ({"config": {**DISTILBERT, "n_heads": 3}, "classes": 3}, ConfigError, "cannot build distilbert"),

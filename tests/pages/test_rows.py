@@ -18,7 +18,7 @@ from softlabels.pages.answers import Answers
 from softlabels.pages.distributions import weights_at
 from softlabels.pages.numbers import in_script
 from softlabels.pages.row_choice import EVEN, LABEL_ERRORS, interleaved, ranked
-from softlabels.pages.row_scan import even_rows, scan
+from softlabels.pages.row_scan import scan
 from softlabels.pages.rows import rows_sections
 from softlabels.store import Store
 from tests.store import samples
@@ -88,17 +88,6 @@ def test_what_is_shown_first(tmp_path: Path, rng: np.random.Generator) -> None:
     assert "farthest from the teacher: student, x" in choice.why[107]
 
 
-def test_even_rows_do_not_follow_the_order_of_a_store(tmp_path: Path, rng: np.random.Generator) -> None:
-    data = samples.sample(rng, 200)
-    order = rng.permutation(200)
-    one = samples.write_store(tmp_path / "a", data, samples.make_spec(data))
-    mixed = samples.Sample(data.keys[order], data.labels[order], data.logits[order], data.inputs[order], classes=7)
-    other = samples.write_store(tmp_path / "b", mixed, samples.make_spec(mixed))
-    first, second = (even_rows(store, 50) for store in (one, other))
-    assert len(first) == 50
-    assert {*map(bytes, data.keys[first])} == {*map(bytes, mixed.keys[second])}
-
-
 def test_a_page_keeps_to_its_budget(tmp_path: Path, rng: np.random.Generator) -> None:
     store = noise(tmp_path, rng, inputs=rng.integers(0, 256, (300, 24, 24), np.uint8))
     for budget in (1_000, 20_000, 100_000):
@@ -144,7 +133,7 @@ def test_many_classes(tmp_path: Path, rng: np.random.Generator) -> None:
     p = np.exp(store.log_probs(rows, temperature=3.0))
     assert read(data["entropy"]) @ along == pytest.approx(entropy(p), rel=2e-3)
     kl = (p * (np.log(p) - np.log(softmax(student[rows] / 3.0)))).sum(axis=1)
-    assert read(data["kl"])[0] @ along == pytest.approx(kl, rel=2e-3, abs=4e-3)
+    assert read(data["kl"])[0] @ along == pytest.approx(kl, abs=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["ragtokens-arrow", "frames-arrow", "ragseveral-arrow", "values-arrow"])

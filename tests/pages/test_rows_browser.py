@@ -110,9 +110,8 @@ def test_rows_are_sorted_and_filtered(tmp_path: Path, digits: tuple[Store, Answe
     assert [each["row"] for each in shown(tab, "#rows-0")] == every[np.argsort(-entropy)][:20].tolist()
     tab.select_option("#rows-0-sort", "student-0")
     said = np.log(softmax(student.outputs.astype(np.float64) / 2))
-    assert [each["row"] for each in shown(tab, "#rows-0")] == every[np.argsort(-(p * (np.log(p) - said)).sum(axis=1))][
-        :20
-    ].tolist()
+    furthest = every[np.argsort(-(p * (np.log(p) - said)).sum(axis=1))]
+    assert [each["row"] for each in shown(tab, "#rows-0")] == furthest[:20].tolist()
     tab.check("#rows-0-differs")
     differ = p.argmax(axis=1) != said.argmax(axis=1)
     assert [each["row"] for each in shown(tab, "#rows-0")] == furthest[differ[furthest]][:20].tolist()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from softlabels import write_store
+from softlabels.pages import sample as pages_sample
 from softlabels.pages.class_shares import class_shares
 from softlabels.pages.sample import positions, sample
 
@@ -30,7 +32,7 @@ def test_of_more_evenly_by_key_in_any_order_of_rows(tmp_path: Path, rng: np.rand
     assert f"{len(rows)} of 4,000 rows, taken evenly" in sample(store, 400).words
 
 
-def test_positions_that_count(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_positions_that_count(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     mask = rng.integers(0, 2, (60, 7))
     mask[:, 3] = 1  # a row has one at least
     logits = rng.normal(size=(60, 7, 2, 3))
@@ -40,8 +42,12 @@ def test_positions_that_count(tmp_path: Path, rng: np.random.Generator) -> None:
     rows, places, columns = block
     assert np.array_equal(np.stack([rows, places], axis=1), np.argwhere(mask))
     assert np.array_equal(columns["logits"], store.column("logits")[rows, places])
-    some = next(each for each, _, _ in positions(store, sample(store, 60), 100))
-    assert len(some) == -(-mask.sum() // 5)
+    some = next(positions(store, sample(store, 60), 100))
+    assert len(some[0]) == -(-mask.sum() // 5)
+    monkeypatch.setattr(pages_sample, "_BLOCK_BYTES", 1000)  # a few rows
+    blocks = [*positions(store, sample(store, 60), 100)]
+    assert len(blocks) > 5
+    assert np.array_equal(np.concatenate([block[1] for block in blocks]), some[1])
     counted = class_shares(store)
     assert (counted.positions, counted.labelled) == (mask.sum(), (labels[mask != 0] >= 0).sum())
     assert counted.counts.tolist() == [((labels == c) & (mask != 0)).sum() for c in range(3)]

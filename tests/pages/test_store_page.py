@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softlabels import write_store
+from softlabels import open_store, write_store
 from softlabels.pages.page import page
 from softlabels.pages.slider import Slider
 from softlabels.pages.store_section import store_sections
@@ -62,14 +62,13 @@ def test_numbers_follow_the_slider_target_by_target(tmp_path: Path, tabs: Tabs, 
 @pytest.mark.slow
 def test_one_member_flags_and_labels_beside(tmp_path: Path, tabs: Tabs, rng: np.random.Generator) -> None:
     """What other pages lack: a teacher of one model, hard values and flags, positions, more classes than a map shows."""
+    flags, values = rng.integers(0, 2, (40, 3, 4)), rng.normal(size=(40, 2))
     keys = rng.integers(0, 256, (40, 16), np.uint8)
-    stores = {
-        "one": write_store(tmp_path / "a" / "train", rng.normal(size=(40, 50)), keys=keys),
-        "values": write_store(tmp_path / "b" / "train", rng.normal(size=(40, 2)), labels=rng.normal(size=(40, 2)), kind="values", keys=keys),
-        "frames": write_store(
-            tmp_path / "c" / "train", rng.normal(size=(40, 3, 4)), labels=rng.integers(0, 2, (40, 3, 4)), kind="sigmoid", keys=keys, positions=3
-        ),
-    }  # fmt: skip
+    places = {name: tmp_path / name / "train" for name in ("one", "values", "frames")}
+    write_store(places["one"], rng.normal(size=(40, 50)), keys=keys)
+    write_store(places["values"], rng.normal(size=(40, 2)), labels=values, kind="values", keys=keys)
+    write_store(places["frames"], rng.normal(size=(40, 3, 4)), labels=flags, kind="sigmoid", keys=keys, positions=3)
+    stores = {name: open_store(place) for name, place in places.items()}
     slider = Slider.of([*stores.values()])
     out = tmp_path / "page.html"
     out.write_text(page("stores", store_sections(stores, slider), slider=slider), encoding="utf-8")

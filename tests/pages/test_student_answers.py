@@ -120,6 +120,13 @@ def test_the_best_setting_and_seed_by_validation_stand_for_a_run(run: Run) -> No
         return f"{each['label'].replace(', ', '-')}-seed{errors.index(min(errors))}"
 
     assert (hard.folder, distilled.folder) == (best("hard"), best("distilled"))
+    other = json.loads(json.dumps(run.results))
+    for student in other["students"]:  # now seed 1 is the best, and T = 4
+        errors = (99, 98) if student["label"] == "distilled, T=1" else (50, 10)
+        student["validation"] = [
+            scores | {"errors": n} for scores, n in zip(student["validation"], errors, strict=True)
+        ]
+    assert [each.folder for each in chosen_students(other)] == ["hard-seed1", "distilled-T=4-seed1"]
 
 
 def test_a_sample_is_even_and_answers_keep_to_their_room(

@@ -93,7 +93,9 @@ def test_the_nodes_of_a_split_are_its_first_positions(tmp_path: Path, rng: np.ra
         got, own = read(found["nodes"][0], words)
         assert np.array_equal(got, adjacency[np.ix_(order, order)])
         assert np.array_equal(own, has[order])
-    with pytest.raises(TransferSetError, match="is of split 'unseen'; its splits are other, test, train, validation"):
+    with pytest.raises(
+        TransferSetError, match="has no node in split 'unseen'; its splits are other, test, train, validation"
+    ):
         graph_rows(split="unseen", source=str(tmp_path / "g"))
 
 

@@ -97,7 +97,7 @@ def test_a_store_that_was_begun_without_goes_on_and_teaches_without(
     assert "transfer_set.sequences.bos" in capsys.readouterr().err
     assert train_student.main([*WORDS, "--out=other"]) == 2
     assert (
-        "begin with '<bos>', those of store/test without a bos: no row would meet its labels" in capsys.readouterr().err
+        "begin with '<bos>', those of store/test without a bos: no row would find its labels" in capsys.readouterr().err
     )
     write(bos="auto")
     assert teacher_logits.main(["--config=recipe.yaml", "--store=new"]) == 0

@@ -88,7 +88,7 @@ def test_students_of_a_list_of_stores(embedded: Path, capsys: pytest.CaptureFixt
 REFUSED = [
     (merge, "", "stores and a target are needed; write softlabels merge A B --out=STORE"),
     (merge, "store --out=c", "one store cannot be merged; name two stores or more"),
-    (merge, "store store --out=store", "lie in each other; give a target beside the source"),
+    (merge, "store store --out=store", "one is inside the other; give a target beside the source"),
     (merge, "store none --out=c", "none does not exist"),
     (merge, "store store --weights=1,2 --out=c", "hold the same labels; name each store once"),
     (merge, "store store/test --out=c", "store/test is one split, and store a folder of splits"),
@@ -96,7 +96,7 @@ REFUSED = [
     (concat, "store store --out=c", "80 rows of store/test, the first of them row 0, have content keys"),
     (select, "store", "a target is needed; write softlabels select STORE --out=STORE"),
     (select, "store --out=c", "nothing is selected; choose rows, members, targets or splits"),
-    (select, "store --rows=1 --out=c", "rows are chosen of 2 splits (test, train); choose one: --splits=test"),
+    (select, "store --rows=1 --out=c", "rows are selected from 2 splits (test, train); choose one: --splits=test"),
     (select, "store --splits=train,dev --out=c", "store has the splits test, train, and these are wanted: train, dev"),
 ]
 

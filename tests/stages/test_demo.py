@@ -30,7 +30,8 @@ def test_the_demo_ends_by_naming_the_report_and_what_to_do_next(
     assert demo.main(["--out=mine"]) == 0
     *_, report, following = capsys.readouterr().out.splitlines()
     assert (tmp_path / report.removeprefix("report: ")).is_file()
-    assert "data of your own: copy mine/digits.yaml" in following
+    assert "data of your own: change mine/table.yaml for a CSV" in following
+    assert load("mine/table.yaml") == load("table")
     assert Path.cwd() == tmp_path
     assert (tmp_path / "mine/digits.yaml").read_bytes() == recipe
     weights = (tmp_path / "mine/runs/digits/distilled-seed0/weights.safetensors").stat().st_mtime_ns
@@ -51,9 +52,12 @@ def test_a_step_that_fails_ends_the_demo(
     assert "teacher-logits" not in said.out
 
 
-@pytest.mark.parametrize("name", ["file", "file/below", "loop", "x" * 300])
-def test_a_folder_that_cannot_be_is_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "loop").symlink_to("loop")
-    assert demo.main([f"--out={tmp_path / name}"]) in (2, 74)
+@pytest.mark.parametrize("name", ["file", "file/below", "loop", "x" * 300, "s3://team/demo"])
+def test_a_folder_that_cannot_be_is_one_line(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("loop").symlink_to("loop")
+    assert demo.main([f"--out={name}"]) in (2, 74)
     assert capsys.readouterr().err.count("\n") == 1

@@ -290,7 +290,7 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("--k=2", "--rank=1", "--nodes=1"), "nodes is 1"),
     (("--k=2", "--min_temperature=0"), "min_temperature is 0"),
     (("--k=2", "--tail=prior", "--layout=arrow", "--compression=zstd"), "zstd needs layout: zarr"),
-    (("--k=2", "--tail=prior", "--store=store/inside"), "lie in each other"),
+    (("--k=2", "--tail=prior", "--store=store/inside"), "one is inside the other"),
     (("--k=2", "--encoding=dense"), "encoding"),
 ]
 

@@ -65,7 +65,7 @@ def test_a_recipe_with_more_rows(recipes: tuple[str, str], capsys: pytest.Captur
 REFUSED = [
     (["{more}", "--out=new"], "needed; write softlabels extend STORE --config=RECIPE --out=NEW"),
     (["few", "{more}"], "a store and a target are needed"),
-    (["few", "{more}", "--out=few"], "few and few lie in each other"),
+    (["few", "{more}", "--out=few"], "few and few: one is inside the other"),
     (["none", "{more}", "--out=new"], "none does not exist"),
     (["few", "--out=new"], "extend: teacher and transfer_set are missing, and no recipe is given"),
     (

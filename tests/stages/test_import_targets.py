@@ -223,7 +223,7 @@ KEYS = {"keys": np.arange(R * 16, dtype=np.uint8).reshape(R, 16)}
 @pytest.mark.parametrize(
     ("arrays", "words", "message"),
     [
-        ({"logits": np.zeros((R, P, M, C))}, [], "has the axes (40, 6, 3, 5), and nobody says which are positions; give"),
+        ({"logits": np.zeros((R, P, M, C))}, [], "has the axes (40, 6, 3, 5), and it is not known which are positions; give"),
         ({"logits": OF.reshape(R, -1)}, ["--positions=6"], "has the axes (40, 30), and 6 positions a row are said; give (rows, "
          "positions, classes) or (rows, positions, members, classes); positions and classes are two axes: reshape(40, 6, 5)"),
         ({"logits": OF.swapaxes(1, 2)}, ["--positions=6"], "has the axes (40, 5, 6), and 6 positions a row are said; "),
@@ -238,7 +238,7 @@ KEYS = {"keys": np.arange(R * 16, dtype=np.uint8).reshape(R, 16)}
         ({"class.logits": OF, "box.values": OF}, [], "; say what each target is: --targets.class.kind=softmax "
          "--targets.box.kind=values"),
         ({"logits": OF, "mask": np.tri(R, P, -1)}, ["--positions=6"], "the mask is float64 (40, 6)"),
-        ({"logits": OF, "mask": np.tri(R, P, -1, int)}, [], "row 0: none of its positions counts: the mask is 0 throughout"),
+        ({"logits": OF, "mask": np.tri(R, P, -1, int)}, [], "row 0: none of its positions counts: the mask is 0 everywhere"),
         ({"logits": OF, "mask": np.ones((R, 5), int)}, [], "has the axes (40, 6, 5), and 5 positions a row are said"),
         ({"logits": OF, "mask": np.ones(R, int)}, [], "the mask in f.npz has the shape (40,); give 0 or 1 of each position of"),
         ({"logits": OF, "lengths": np.full(R, 2**64 - 1, np.uint64)}, [], "row 0 of f.npz has 18446744073709551615 positions"),

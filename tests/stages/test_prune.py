@@ -179,7 +179,7 @@ def test_a_kill_in_mid_round_resumes_to_the_same_bits(capsys: pytest.CaptureFixt
     assert not Path("killed/results.json").exists()
     for again, named in ((evaluate, "killed/hard-seed0"), (export, "killed"), (prune, "killed")):
         assert again.main([named]) == 2
-        assert "ConfigError: the run killed is not finished; give the command that began it" in capsys.readouterr().err
+        assert "ConfigError: the run killed is not finished; run the command that began it" in capsys.readouterr().err
     assert prune.main(words) == 0
     for student in STUDENTS:
         one, other = (Path(folder, student, "weights.safetensors").read_bytes() for folder in ("pruned", "killed"))

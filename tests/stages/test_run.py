@@ -126,7 +126,7 @@ def test_what_a_users_function_raises_keeps_its_traceback(error: Exception) -> N
         (MemoryError(), "OutOfResources: there is not enough memory: MemoryError; give the process more (ulimit -v"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "OutOfResources: there is not enough memory: Def"),
         (ImportError("libtorch.so: failed to map segment from shared object"), "OutOfResources: there is not enough memory"),
-        (RuntimeError("can't start new thread"), "OutOfResources: the system starts no more threads"),
+        (RuntimeError("can't start new thread"), "OutOfResources: the system cannot start more threads"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "OutOfResources: "),
     ],
 )  # fmt: skip

@@ -76,7 +76,7 @@ def test_a_served_recipe(recipe: dict[str, Any], server: StandIn, capsys: pytest
     assert "this runs the teacher's models itself" in capsys.readouterr().err
     assert verify.main(["store", "--against_teacher=recipe.yaml"]) == 2
     assert train_student.main([*words, "--temperature=2"]) == 2
-    assert "known at temperature 1 alone" in capsys.readouterr().err
+    assert "known at temperature 1 only" in capsys.readouterr().err
     brief = ["--epochs=1", "--batch_size=64", "--training.threads=1", "--training.device=cpu", "--baseline=false"]
     assert train_student.main([*words, *brief]) == 0
 

@@ -232,7 +232,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (another_length, "AlignmentError: rows of texts have 11 positions, those of store/test 15"),
         (low_temperature, r"ConfigError: .* at temperatures from 1 up, not .*0\.5"),
-        (loss_of_all_logits, "ConfigError: the loss logit_mse cannot be had from labels with encoding topk"),
+        (loss_of_all_logits, "ConfigError: the loss logit_mse is not available for labels with encoding topk"),
         (too_few_outputs, r"token ids from \d+ to \d+ and GPT2LMHeadModel embeddings for 280"),
     ],
 )

@@ -144,7 +144,7 @@ def test_a_stopped_convert_says_how_to_go_on(
     answers = iter([False, True])
     monkeypatch.setattr(convert, "should_stop", lambda: next(answers))
     assert convert.main([str(store / "train"), "copy"]) == 75
-    said = "Interrupted: stopped with 2 of 3 shards left in copy; run the same command again to go on"
+    said = "Interrupted: stopped with 2 of 3 shards left in copy; run the same command again to resume"
     assert said in capsys.readouterr().err
     monkeypatch.setattr(convert, "should_stop", lambda: False)
     assert convert.main([str(store / "train"), "copy"]) == 0

@@ -153,7 +153,7 @@ def test_sigterm_finishes_the_shard_and_says_how_to_go_on(work: Path) -> None:
     _, err = process.communicate(timeout=200)
     assert process.returncode == 75
     assert "Interrupted: stopped with" in err
-    assert "run the same command again to go on" in err
+    assert "run the same command again to resume" in err
     assert "Traceback" not in err
     assert label("store") == 0
     assert label("other") == 0

@@ -164,7 +164,7 @@ def test_config_yaml_repeats_the_run(store: Path) -> None:
             {},
             "RunExists: out holds another run: training.temperature: 4.0 here, 2.0 in",
         ),
-        (["--out=full"], {}, "RunExists: full holds something that is no run; give another --out"),
+        (["--out=full"], {}, "RunExists: full holds other files than a run; give another --out"),
         (["--out=recipe.yaml"], {}, "RunExists: recipe.yaml is a file, not a run folder"),
         (["--student.init_args.classes=4"], {}, "gives outputs of shape [2, 4] for 2 rows, and store/te"),
         (
@@ -190,12 +190,12 @@ def test_config_yaml_repeats_the_run(store: Path) -> None:
             "ConfigError: temperature is 'fast:20:4'; give a number, or a schedule such as",
         ),
         (["--temperature=1,linear:4:0"], {}, "ConfigError: temperature must be a finite number above 0, not 0.0"),
-        (["--alpha=0.5,0.9", "--hard_weight=1", "--soft_weight=1"], {}, "say the same twice"),
+        (["--alpha=0.5,0.9", "--hard_weight=1", "--soft_weight=1"], {}, "both set the weights"),
         (["--loss=dist", "--micro_batch=4"], {}, "ConfigError: the loss dist correlates over the whole batch"),
         (
             ["--loss=dkd", "--hard_label_fraction=0.5"],
             {},
-            "ConfigError: the loss dkd treats each row's own class apart",
+            "ConfigError: the loss dkd needs each row's hard label",
         ),
         (["--loss_args.beta=2"], {}, "ConfigError: "),
         (["--seeds=1,1"], {}, "ConfigError: seeds are [1, 1]; give distinct whole numbers >= 0, as --seeds=0,1,2"),
@@ -423,7 +423,7 @@ def test_two_processes_do_not_train_in_one_folder(store: Path, capsys: pytest.Ca
     (Path("out") / "hard-seed0" / "weights.safetensors").unlink()
     with LocalFolder("out").only_process():
         assert run("--out=out", "--seeds=0", "--epochs=1") == 2
-    assert "RunExists: another process is at work in out; wait until" in capsys.readouterr().err
+    assert "RunExists: another process is working in out; wait until" in capsys.readouterr().err
     assert run("--out=out", "--seeds=0", "--epochs=1") == 0
 
 
@@ -517,7 +517,7 @@ def test_a_loss_that_validation_rows_cannot_serve_is_refused_before_training(
     )
     words = ["--out=out", "--seeds=0", "--epochs=2", "--hard_label_fraction=1"]
     assert run(*words, "--loss=dkd", "--baseline=false") == 2
-    assert "dkd treats each row's own class apart, and 40 rows have no hard label" in capsys.readouterr().err
+    assert "dkd needs each row's hard label, and 40 rows have no hard label" in capsys.readouterr().err
     assert not Path("out").exists()
     assert run(*words, "--alpha=linear:1:0", "--baseline=false") == 2  # nothing would tell one epoch from another
     assert "ConfigError: no validation row has a hard label and soft_weight is 0 at the end" in capsys.readouterr().err
@@ -537,7 +537,7 @@ def test_splits_of_two_teachers_are_refused(
     toy.write_store(work / "store", splits=("test",))
     assert run("--out=out") == 2
     err = capsys.readouterr().err
-    assert "SpecMismatch: the splits test and train are not of one teacher (teacher.name: " in err
+    assert "SpecMismatch: the splits test and train come from different teachers (teacher.name: " in err
     assert '"somebody else" in test, "imaginary" in train)' in err
     assert not Path("out").exists()
 

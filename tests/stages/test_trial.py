@@ -85,7 +85,7 @@ def test_whether_an_epoch_leaves_a_single_row(batch_size: int, micro_batch: int 
         ),
         (TwoHeads, ClassMismatch, r"outputs of shape \[4, 2, 5\] in training"),
         (Sparse, WeightsError, r"Sparse keeps tensors that safetensors cannot hold: graph \(sparse_coo\)"),
-        (Normed, ConfigError, r"an epoch of 33 rows ends in a batch of a single one \(batch_size 32\), .* such as 33,"),
+        (Normed, ConfigError, r"an epoch of 33 rows ends in a batch of a single row \(batch_size 32\), .* such as 33,"),
     ],
 )
 def test_models_that_cannot_be_trained(model: type[nn.Module], error: type[Exception], words: str) -> None:
@@ -108,7 +108,7 @@ def test_a_single_row_needs_no_batch_norm() -> None:
     ("name", "words"),
     [
         ("Pair", "gives tuple in training"),
-        ("Normed", "(batch_size 53), of which batch norm"),
+        ("Normed", "(batch_size 53), and batch norm"),
         ("Sparse", "keeps tensors that safetensors cannot hold"),
     ],
 )
@@ -132,7 +132,7 @@ def test_train_teacher_finds_it_too(store: Path, capsys: pytest.CaptureFixture[s
     members = [{"class_path": f"{HERE}.Normed", "weights": "t.safetensors"}]
     toy.write_recipe(Path("recipe.yaml"), teacher={"members": members}, teacher_training=training)
     assert train_teacher.main(["--config=recipe.yaml"]) == 2
-    assert "an epoch of 160 rows ends in a batch of a single one" in capsys.readouterr().err
+    assert "an epoch of 160 rows ends in a batch of a single row" in capsys.readouterr().err
     assert not Path("t.run").exists()
 
 

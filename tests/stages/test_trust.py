@@ -157,11 +157,13 @@ TO_TRAIN = teacher(MLP["class_path"], "new.safetensors", inputs=1, hidden=[], cl
     [
         ("train-student --store=embedded", {"training.optimizer": evil("Optimizer")}),
         ("train-student --store=embedded", {"training.scheduler": evil("Scheduler")}),
+        ("train-student --store=embedded", {"tracker": evil("Tracker")}),
         ("train-student --store=reference", {"transfer_set.factory": evil("rows"), "transfer_set.source": None}),
         ("train-student --store=reference", {"transfer_set.prepare": evil("prepare")}),
         ("train-student --store=reference", {"transfer_set.pseudo_data": {"factory": evil("more")}}),
         ("train-teacher", LABELLED | {"teacher": teacher("evil.Net", "new.safetensors")}),
         ("train-teacher", LABELLED | {"teacher": TO_TRAIN, "teacher_training.augment": evil("augment")}),
+        ("train-teacher", LABELLED | {"teacher": TO_TRAIN, "tracker": evil("Tracker")}),
         ("teacher-logits --store=new", {"teacher": teacher("evil.Net")}),
         ("verify embedded --against_teacher=run/config.yaml", {"teacher": teacher("evil.Net")}),
         (

@@ -235,7 +235,7 @@ def test_labels_that_are_known_at_one_temperature_read_as_ever() -> None:
     assert (store.positions, store.spec.ragged, store.column("positions")[:6].tolist()) == (4, True, [4, 4, 3, 4, 4, 4])
     assert store.column("label")[:2].tolist() == [[-1, -1, 1, 2], [-1, 0, -1, 2]]
     assert store.log_probs([5], temperature=2.0).shape == (1, 4, 3)
-    with pytest.raises(ConfigError, match="known at temperature 2 alone"):
+    with pytest.raises(ConfigError, match="known at temperature 2 only"):
         store.log_probs([5], temperature=1.0)
     salted = open_store(GOLDEN / "v3-anchors-zarr")
     assert (salted.spec.transfer_set.key_rule, salted.positions, salted.spec.ragged) == (3, 4, False)

@@ -44,7 +44,7 @@ def test_rows_in_any_order(tmp_path: Path, rng: np.random.Generator, kind: str) 
             assert found.dtype == expected[name].dtype
             assert found.tobytes() == expected[name][rows].tobytes()
     for wrong in ([100], [-1], [3, 1000]):
-        with pytest.raises(UserError, match="of a store of 100; ask for its rows"):
+        with pytest.raises(UserError, match="of a store of 100 rows; ask for rows 0 to 99"):
             store.gather("label", wrong)
 
 

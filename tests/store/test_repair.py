@@ -206,7 +206,7 @@ def test_a_basis_is_the_same_one_again_or_none(store: tuple[Path, Sample], kind:
     assert (found.pending, found.basis, found.digest) == ((), True, None)
     assert (aside_of(path, found) / BASIS_FILE).read_bytes() == data.basis.tobytes()[::-1]
     assert resumable_basis(path) is None
-    with pytest.raises(DamagedBasis, match=r"is gone: .*; get this file again from whoever made the store"):
+    with pytest.raises(DamagedBasis, match=r"is gone: .*; get this file again from the store's maker"):
         StoreWriter(path, spec)
     with pytest.raises(UserError, match="this is not the specification's basis"):
         StoreWriter(path, spec, basis=data.basis[::-1])

@@ -62,7 +62,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], None], type[Exception], str]] = 
         UserError,
         r"row 20: the mask .* neither 0 nor 1",
     ),
-    "no mask": (lambda g: g.update(mask=None), UserError, "a mask of positions belongs to rows of positions"),
+    "no mask": (lambda g: g.update(mask=None), UserError, "a mask belongs only to rows of positions"),
     "a mask of another length": (
         lambda g: g.update(mask=g["mask"][:, :4]),
         UserError,
@@ -247,7 +247,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ({"targets": {"a.b": TWO["box"]}}, "name"),
     ({"targets": {"a\n": TWO["box"]}}, "name"),
     ({"targets": {"": TWO["box"], "b": TWO["box"]}}, "name"),
-    ({"targets": {}}, "a store of no targets"),
+    ({"targets": {}}, "a store needs a target"),
     ({"targets": {f"t{n}": TWO["box"] for n in range(33)}}, "targets"),
     ({"targets": {"a": (DenseEncoding(), 1)}}, "target a: dense labels of 1 classes; at least 2"),
     ({"targets": {"a": (ValuesEncoding(reduce="geometric"), 4)}}, "values labels cannot be reduced"),
@@ -267,7 +267,7 @@ IMPOSSIBLE: list[tuple[dict[str, Any], str]] = [
     ),
     ({"positions": 3, "vocabulary": "ab" * 32, "labelled": True}, r"have no hard labels beside them \(box\)"),
     ({"vocabulary": "ab" * 32}, "label_space.vocabulary and sequence go together"),
-    ({"labelled": ["boxes"]}, "no target is called boxes; name some of class, box"),
+    ({"labelled": ["boxes"]}, "there is no target boxes; name some of class, box"),
     ({"folds": 1}, "folds"),
     ({"folds": (1 << 16) + 1}, "folds"),
     ({"parents": [Parent(digest="ab", how="merged")]}, "digest"),
@@ -383,7 +383,7 @@ def test_what_storing_lost_stands_in_its_place(target_store: Store, name: str) -
 
     if isinstance(store.path, Path):
         seal_part(store.path, "manifest", LOST[name])
-        with pytest.raises(DamagedManifest, match=r"does not say what storing lost|is no temperature"):
+        with pytest.raises(DamagedManifest, match=r"does not say what storing cost|is no temperature"):
             open_store(store.path)
 
 
@@ -438,7 +438,7 @@ def test_what_was_lost_of_another_kind_is_no_part_of_a_store(
     columns, own = encoding.encode_arrays(soft, weights=None, mask=None, place=str)
     labels = np.full(16, -1) if encoding.target == "softmax" else None
     with StoreWriter(tmp_path / "store", spec) as writer:
-        with pytest.raises(UserError, match=rf"is not of its targets and their kinds \({encoding.kind}\); give what"):
+        with pytest.raises(UserError, match=rf"are not for its targets and their kinds \({encoding.kind}\); give what"):
             writer.write_columns(0, keys=keys, labels=labels, columns=columns, fidelity=lost)
         assert writer.pending == [0]
         writer.write_columns(0, keys=keys, labels=labels, columns=columns, fidelity=own)

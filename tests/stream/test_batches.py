@@ -174,7 +174,7 @@ def test_several_processes_must_say_whose_rows_these_are(loader, request) -> Non
     early = SoftLabelBatches(loader)
     request.getfixturevalue("two_processes")
     for ask in (lambda: SoftLabelBatches(loader), lambda: iter(early), lambda: pickle.dumps(early)):
-        with pytest.raises(ConfigError, match="joins 2 processes, and nothing says which rows are this one's"):
+        with pytest.raises(ConfigError, match="joins 2 processes, and this one's part of the rows is not given"):
             ask()
     assert rows_in(SoftLabelBatches(loader, part=Part())) == [batch.rows.tolist() for batch in loader.epoch(0)]
 
@@ -268,7 +268,7 @@ def test_a_place_that_only_workers_know_is_neither_said_nor_taken(loader) -> Non
     state = batches.state_dict()
     feed = DataLoader(batches, batch_size=None, num_workers=1)
     next(iter(feed))
-    with pytest.raises(ConfigError, match=r"only they know where they stand.*StatefulDataLoader"):
+    with pytest.raises(ConfigError, match=r"only they know their positions.*StatefulDataLoader"):
         batches.state_dict()
     batches.load_state_dict(state | {"batch": 2})
     with pytest.raises(ConfigError, match=r"worker processes give its batches.*StatefulDataLoader"):
@@ -284,7 +284,7 @@ def test_a_place_that_only_workers_know_is_neither_said_nor_taken(loader) -> Non
 @pytest.mark.parametrize("change", [{"batch": -1}, {"epoch": -1}, None])
 def test_what_is_no_state_is_refused(loader, change) -> None:
     batches = SoftLabelBatches(loader)
-    with pytest.raises(ConfigError, match="no state of SoftLabelBatches; give what state_dict"):
+    with pytest.raises(ConfigError, match="not a state of SoftLabelBatches; give the result of state_dict"):
         batches.load_state_dict({"epoch": 1, "batch": 1} if change is None else batches.state_dict() | change)
 
 

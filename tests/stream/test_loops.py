@@ -104,4 +104,4 @@ def test_two_processes_of_accelerate_share_the_rows(tmp_path: Path) -> None:
             assert len(ours) == len(theirs) == 6, way
             assert sorted(row for batch in ours + theirs for row in batch) == list(range(192)), way
         assert zero[way][0] != zero[way][1]
-    assert "nothing says which rows are this one's" in zero["nobody said"]
+    assert "this one's part of the rows is not given" in zero["nobody said"]

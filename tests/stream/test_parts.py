@@ -262,7 +262,7 @@ def test_a_process_of_other_rows_is_noticed(rng: np.random.Generator) -> None:
         for _ in Loader(EmbeddedRows(store), store, part=part, **OPTIONS | {"batch_size": 50 + part.rank}).epoch(0):
             pass
 
-    with pytest.raises(SpecMismatch, match=r"process \d sent .* bytes of rows, and .* were to come"):
+    with pytest.raises(SpecMismatch, match=r"process \d sent .* bytes of rows, instead of .* it has other rows"):
         together(2, run)
 
 

@@ -103,7 +103,9 @@ def test_weights_are_finite_numbers_above_zero(weights: tuple[float, ...]) -> No
 
 def test_a_loss_over_the_whole_batch_has_none() -> None:
     options = {"label_free_rows": 0, "micro_batch": None, "reduce": "none", "classes": 3}
-    with pytest.raises(ConfigError, match=r"dist correlates over the whole batch, in which no row.*drop class_weights"):
+    with pytest.raises(
+        ConfigError, match=r"dist correlates over the whole batch, so rows have no weights.*drop class_weights"
+    ):
         require_loss(LossSpec(1.0, loss="dist"), class_weights=True, **options)  # type: ignore[arg-type]
 
 

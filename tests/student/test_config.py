@@ -32,8 +32,8 @@ def test_alpha_is_short_for_two_weights(given: dict[str, float], weights: tuple[
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"alpha": 0.5, "soft_weight": 1.0}, "same twice.*alpha=null"),
-        ({"alpha": 0.5, "hard_weight": 0.5, "soft_weight": 0.5}, "same twice"),
+        ({"alpha": 0.5, "soft_weight": 1.0}, "both set the weights.*alpha=null"),
+        ({"alpha": 0.5, "hard_weight": 0.5, "soft_weight": 0.5}, "both set the weights"),
         ({"hard_weight": 1.0}, "soft_weight=None: one of the two is missing"),
         ({"soft_weight": 1.0}, "hard_weight=None .* one of the two is missing"),
         ({"hard_weight": 0.0, "soft_weight": 0.0}, "not both 0"),

@@ -298,7 +298,7 @@ def test_without_gradients_nothing_is_kept(rng: np.random.Generator) -> None:
     again = student.fused(soft, labels)
     again.backward()
     assert torch.equal(hidden.grad, first[0])  # type: ignore[arg-type]
-    with pytest.raises(RuntimeError, match="asked for twice"):
+    with pytest.raises(RuntimeError, match="requested twice"):
         again.backward()
 
 
@@ -319,7 +319,7 @@ def test_what_does_not_fit_is_refused(rng: np.random.Generator) -> None:
     refuse(ClassMismatch, r"labels of shape \(8,\)", hidden, weight, bias, soft, labels[:-1])
     refuse(ClassMismatch, r"= \(8, 13\)", hidden, weight, bias, soft[:8], labels)
     refuse(LabelError, "hard label 13 lies outside", hidden, weight, bias, soft, torch.full_like(labels, 13))
-    refuse(ConfigError, "dist looks at a batch as a whole", hidden, weight, bias, soft, labels, loss="dist")
+    refuse(ConfigError, "dist needs the whole batch", hidden, weight, bias, soft, labels, loss="dist")
     refuse(ConfigError, "needs soft labels and there are none", hidden, weight, bias, None, labels)
     refuse(ConfigError, "temperature", hidden, weight, bias, soft, labels, temperature=0.0)
     for wrong in (-1.0, float("nan"), float("inf")):
@@ -329,7 +329,14 @@ def test_what_does_not_fit_is_refused(rng: np.random.Generator) -> None:
         ConfigError, "from 1 up, not at 0.5", hidden, weight, bias, Sparse(rng, "prior").soft, labels, temperature=0.5
     )
     refuse(
-        ConfigError, "dist cannot be had|looks at", hidden, weight, bias, Sparse(rng, "prior").soft, labels, loss="dist"
+        ConfigError,
+        "dist is not available|needs the whole batch",
+        hidden,
+        weight,
+        bias,
+        Sparse(rng, "prior").soft,
+        labels,
+        loss="dist",
     )
 
 

@@ -86,7 +86,7 @@ def test_settings_that_mean_nothing_for_values_are_refused(
 
 def test_one_value_has_no_direction(rng: np.random.Generator) -> None:
     """cosine of it is its sign; its gradient was the rounding of float32."""
-    rows, message = draw(rng, "cosine"), "cosine of one value asks for its sign alone, .* no gradient; use loss=mse"
+    rows, message = draw(rng, "cosine"), "cosine of one value depends only on its sign, .* no gradient; use loss=mse"
     one = replace(rows, z=rows.z[:, :1], v=rows.v[..., :1], labels=rows.labels[:, :1])
     with pytest.raises(ConfigError, match=message):
         require_loss(LossSpec(1.0, loss="cosine"), **FITTING | {"classes": 1}, target="values")

@@ -45,7 +45,7 @@ def test_every_loss_is_to_be_had_with_its_defaults_and_what_passes_trains(rng: n
         (
             "kl",
             {},
-            r"no loss is called 'kl'.*forward_kl, reverse_kl, js, soft_ce, logit_mse, dkd, nkd, dist, bce, mse, huber, cosine",
+            r"there is no loss 'kl'.*forward_kl, reverse_kl, js, soft_ce, logit_mse, dkd, nkd, dist, bce, mse, huber, cosine",
         ),
         ("forward_kl", {"beta": 1.0}, r"forward_kl has no argument beta; it takes none: drop loss_args"),
         ("dkd", {"gamma": 1.0}, r"dkd has no argument gamma.*alpha, beta"),
@@ -70,7 +70,7 @@ def test_names_and_arguments(rng: np.random.Generator, loss: str, args: dict[str
 
 @pytest.mark.parametrize("loss", ["dkd", "nkd"])
 def test_rows_without_a_label(rng: np.random.Generator, loss: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{loss} treats each row's own class apart, and 41 rows have no hard label"):
+    with pytest.raises(ConfigError, match=rf"{loss} needs each row's hard label, and 41 rows have no hard label"):
         require(loss, label_free_rows=41)
     z, v = draw(rng)
     labels = rng.integers(0, 7, len(z))

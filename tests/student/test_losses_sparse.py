@@ -150,7 +150,7 @@ def test_a_student_whose_tail_is_all_but_nothing_still_has_a_gradient(rng: np.ra
 def test_what_is_stored_cannot_serve_every_loss(rng: np.random.Generator, tail: str) -> None:
     z, soft = torch.tensor(rng.normal(size=(9, 13))), Sparse(rng, tail).soft
     for loss in REFUSED[tail]:
-        message = rf"the loss {loss} cannot be had from labels with encoding topk, tail {tail}: .*; use loss="
+        message = rf"the loss {loss} is not available for labels with encoding topk, tail {tail}: .*; use loss="
         with pytest.raises(ConfigError, match=message):
             require(loss, tail)
         with pytest.raises(ConfigError, match=message):

@@ -130,7 +130,7 @@ def test_a_run_that_was_stopped_or_killed_goes_on_to_the_same_bits(tmp_path: Pat
     assert run(ranks, folder, 3, what="all", stop=4) == 75
     assert (
         errors(folder, 3)
-        == ["Interrupted: stopped in epoch 1 of 2, after step 4; run the same command again to go on"] * 3
+        == ["Interrupted: stopped in epoch 1 of 2, after step 4; run the same command again to resume"] * 3
     )
     assert len(said(folder, 3)) == 1
     assert run(ranks, folder, 3, what="all", kill=[2, 12]) == KILLED
@@ -162,7 +162,7 @@ def test_an_error_of_one_rank_ends_all_and_is_said_once(tmp_path: Path, ranks: S
     folder = tmp_path / "run"
     assert run(ranks, folder, 2, fail=[1, 3]) in (2, 75)
     assert errors(folder, 2) == [
-        "RankLost: rank 1 of 2 has failed: ConfigError: rows of this rank; change them; run the same command again to go on",
+        "RankLost: rank 1 of 2 has failed: ConfigError: rows of this rank; change them; run the same command again to resume",
         "ConfigError: rows of this rank; change them",
     ]
     assert said(folder, 2) == [1]

@@ -509,7 +509,7 @@ def test_the_stand_in_loader_starts_where_it_is_told() -> None:
 
 
 def test_batch_norm_over_a_single_row_is_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="batch norm cannot take a variance; choose a batch_size"):
+    with pytest.raises(ConfigError, match="batch norm cannot take its variance; choose a batch_size"):
         run(tmp_path / "batch", train=MemoryBatches(examples(rows=33), 32))
     with pytest.raises(ConfigError, match="micro_batch"):
         run(tmp_path / "micro", micro_batch=31)

@@ -119,7 +119,7 @@ def test_a_part_that_is_shorter_than_the_file_has_it_is_refused(web: Web) -> Non
         return handler.command == "GET"
 
     web.answer = short
-    with pytest.raises(StorageError, match="bytes 0 to 99 of 2,048 came where"):
+    with pytest.raises(StorageError, match="bytes 0 to 99 of 2,048 came instead of"):
         web.folder.read("file")
 
 

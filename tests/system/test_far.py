@@ -116,10 +116,10 @@ def test_short_answers_are_asked_for_again_and_then_refused(place: Counting, mon
     place.lies = {"once": None, "small": short}
     assert FarFiles(place).read("small") == place.folder.read("small")
     place.lies = {"small": short}
-    with pytest.raises(StorageError, match=r"4,999 bytes came where 5,000 were asked for; run the same command again"):
+    with pytest.raises(StorageError, match=r"4,999 bytes came instead of 5,000; run the same command again"):
         FarFiles(place).read("small")
     place.lies = {"small": lambda data, version: (memoryview(bytes(data) + b"x"), version)}
-    with pytest.raises(StorageError, match="5,001 bytes came where 5,000"):
+    with pytest.raises(StorageError, match="5,001 bytes came instead of 5,000"):
         FarFiles(place).read("small")
 
 

@@ -289,7 +289,7 @@ def test_one_writer_alone_or_several(folder: Folder, monkeypatch: pytest.MonkeyP
     assert folder.above().busy(f"{folder.name}/{LOCK}") or not folder.name
     assert not folder.busy("staging/another")
     assert not second.alone()
-    with pytest.raises(Stalled, match=r"lock for 0.05 s; end what hangs and run the same command again"):
+    with pytest.raises(Stalled, match=r"lock for 0.05 s; end the process that hangs and run the same command again"):
         second.share()
     first.share()
     assert not second.alone()
@@ -356,7 +356,7 @@ with LocalFolder(Path({str(tmp_path)!r})).only_process():
     assert process.stdout is not None
     worker = int(process.stdout.readline())
     try:
-        with pytest.raises(RunExists, match="another process is at work"), LocalFolder(tmp_path).only_process():
+        with pytest.raises(RunExists, match="another process is working"), LocalFolder(tmp_path).only_process():
             pass
         process.kill()
         process.wait()
@@ -448,7 +448,7 @@ FOLLOW = {
 
 @pytest.mark.parametrize("how", FOLLOW)
 def test_no_link_is_followed(linked: LocalFolder, tmp_path: Path, how: str) -> None:
-    with pytest.raises(StrangePath, match=r"(file|folder) is a link, and nothing below .*store is reached through one"):
+    with pytest.raises(StrangePath, match=r"(file|folder) is a link, and links below .*store are not followed"):
         FOLLOW[how](linked)
     assert {file.name: file.read_bytes() for file in (tmp_path / "victim").iterdir()} == {"file": b"mine"}
     assert linked.read("real/file") == b"ours"
@@ -486,9 +486,9 @@ def test_what_is_no_plain_file_is_refused_at_once(tmp_path: Path) -> None:
     folder.put("real", b"ours")
     os.link(tmp_path / "real", tmp_path / "second name")
     for ask in (folder.read, folder.size, folder.file):
-        with pytest.raises(StrangePath, match="pipe is no plain file with one name"):
+        with pytest.raises(StrangePath, match="pipe is not a plain file with one name"):
             ask("pipe")
-    with pytest.raises(StrangePath, match="second name is no plain file with one name"):
+    with pytest.raises(StrangePath, match="second name is not a plain file with one name"):
         folder.enter("second name")
 
 

@@ -157,7 +157,7 @@ def test_wrong_answers_are_refused(kind: str, tmp_path: Path, model: Model, rows
         "few": "a smaller labels.k", "nothing": "has no distribution", "one less": "tokens and", "NaN": "NaN or infinite",
         "above 0": "of position 0 sum to|does not go with", "mass": "of position 0 sum to|does not go with",
         "redirect": "redirect to http://elsewhere.invalid", "400": "no such sampling", "huge": "more than",
-        "texts": "Expected `float.*got `str`", "compressed": "answers compressed",
+        "texts": "Expected `float.*got `str`", "compressed": "sends compressed answers",
     }  # fmt: skip
     with running(StandIn(model, kind)) as server:
         for name in WRONG:
@@ -222,12 +222,10 @@ def test_another_model_is_refused(tmp_path: Path, model: Model, rows: TransferRo
     server.fault = lambda number, tokens: ""
     noise = np.random.default_rng(5)
     server.model = lambda tokens: model(tokens) + noise.normal(0, 0.6, model(tokens).shape)
-    with pytest.raises(TeacherError, match="other log-probabilities when they are asked together than alone"):
+    with pytest.raises(TeacherError, match="other log-probabilities when they are asked together than one by one"):
         label(rows, asked(server), TOPK, tmp_path)
     server.model = lambda tokens: np.roll(model(tokens), 1, axis=-1)  # the same always, and another one
-    with pytest.raises(
-        OtherLogits, match=r"is another model than the one that .* was begun with, by the same name"
-    ) as told:
+    with pytest.raises(OtherLogits, match=r"is not the model that .* was begun with, although the name") as told:
         label(rows, asked(server), TOPK, tmp_path)
     assert "tiny (vLLM 0.11.2)" in str(told.value)
     server.model, server.version = model, "0.12.0"
@@ -248,7 +246,7 @@ def test_another_model_in_the_middle_of_a_pass(
     server.model = swapped
     teacher = asked(server)
     teacher.rows_at_once = 16
-    with pytest.raises(OtherLogits, match="is another model than the one that the store was begun with"):
+    with pytest.raises(OtherLogits, match="is not the model that the store was begun with"):
         label(rows, teacher, TOPK, tmp_path)
     server.model = model
     before = len(server.asked)
@@ -349,7 +347,7 @@ def test_settings_that_do_not_fit(tmp_path: Path, rows: TransferRows, server: St
         "localhost:8000", "ftp://host", "http://host/?key=1", "http://[", "http://host:port", "http://host\n", " http://host",
         "http://host#", "http://host?", "http://host/\a", "http://" + "a" * 70_000,
     ):  # fmt: skip
-        with pytest.raises(ConfigError, match="url is no address of a server"):
+        with pytest.raises(ConfigError, match="url is not the address of a server"):
             Served(url, "tiny")
     for given in ({"url": 8000}, {"model": 7}, {"key_env": 1234}):
         with pytest.raises(ConfigError, match=f"{next(iter(given))} is no text; write it in quotes"):
@@ -366,14 +364,14 @@ def test_a_recipes_teacher(server: StandIn) -> None:
     assert (teacher.name, teacher.licence, teacher.rows_at_once) == ("mine", "MIT", 12)
     assert teacher.web.limits == Limits(in_flight=4, longest=600.0)
     for config, said in (
-        (TeacherConfig((member, member)), "a served teacher is alone"),
+        (TeacherConfig((member, member)), "a served teacher must be the only one"),
         (TeacherConfig((member,), folds=2), "teacher.folds of a served teacher"),
         (
             TeacherConfig((member,), precision="bfloat16", device="cuda"),
             "teacher.precision, teacher.device of a served teacher",
         ),
         (TeacherConfig((replace(member, weights="a.safetensors"),)), "weights of a served teacher"),
-        (TeacherConfig((MemberConfig(SERVED, {"url": server.url}),)), "cannot be called so"),
+        (TeacherConfig((MemberConfig(SERVED, {"url": server.url}),)), "cannot be called with these arguments"),
     ):
         with pytest.raises(ConfigError, match=said):
             load_teacher(config)
@@ -448,12 +446,12 @@ def test_proxies_are_those_of_the_environment(
         label(rows, far, TOPK, tmp_path)
     for name, value in {"ALL_PROXY": "socks5://me:s3cret@h", "HTTP_PROXY": "http://me:s3/cret@h"}.items():
         monkeypatch.setenv(name, value)
-        with pytest.raises(ConfigError, match=r"a proxy \(.*\) of the environment is of no use") as told:
+        with pytest.raises(ConfigError, match=r"a proxy \(.*\) of the environment cannot be used") as told:
             label(rows, asked(server), TOPK, tmp_path)
         assert "s3" not in str(told.value)
         monkeypatch.delenv(name)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere.pem"))
-    with pytest.raises(ConfigError, match="SSL_CERT_FILE or SSL_CERT_DIR of the environment is of no use"):
+    with pytest.raises(ConfigError, match="SSL_CERT_FILE or SSL_CERT_DIR of the environment cannot be used"):
         label(rows, asked(server), TOPK, tmp_path)
 
 

@@ -173,7 +173,7 @@ def test_a_cache_of_somebody_else_says_what_to_do(shared: Path) -> None:
     error = as_user(BEN, GROUP, 0o022, lambda: made(shared))
     assert "cannot lock" in error
     assert (
-        "set SOFTLABELS_CACHE to a folder of your own, or let its owner share it with your group (docs/data.md)"
+        "set SOFTLABELS_CACHE to a folder of your own, or let the cache's owner share it with your group (docs/data.md)"
         in error
     )
 

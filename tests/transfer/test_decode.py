@@ -67,7 +67,7 @@ def test_text_and_bytes_are_python_values() -> None:
         (pa.array([{"a": 1}]), "type struct"),
         (pa.array([[["a"]]]), "type string"),
         (pa.array([["a"], ["b", None]]), "null inside a list"),
-        (pa.array([0], pa.timestamp("s")), "type timestamp"),
+        (pa.array([0], pa.duration("s")), "type duration"),
         (pa.array([None, None]), "null in row 100"),
     ],
 )

@@ -118,7 +118,7 @@ def test_where_no_row_has_a_label(kind: str, form: pa.DataType | None) -> None:
     ("kind", "values", "words"),
     [
         ("set", [[0], [1, 7]], r"label 7 in row 51, item 1 is outside \[-1, 3\); correct column 'x', or name every class"),
-        ("set", [[0, -1]], r"column 'x' lists no class in row 50, item 1; a set lists the classes that hold: drop null"),
+        ("set", [[0, -1]], r"column 'x' lists no class in row 50, item 1; a set lists the classes that apply: drop null"),
         ("set", [[], [None]], "lists no class in row 51, item 0"),
         ("set", [["cat", "cow"]], r"label 'cow' in row 50, item 1 is none of the classes; list it in transfer_set\.classes"),
         ("flags", [[0, 1, None], [0, 2, 1]], "flag 2 of class 1 in row 51 of column 'x' is neither 0 nor 1; write 0, 1"),

@@ -231,9 +231,13 @@ def test_entries_of_plain_labels_are_found_by_the_name_that_they_had(case: Case)
         (
             "tags",
             {"label_as": "set"},
-            "label column 'tags' lists classes, and nothing says which there are; list all of them",
+            "label column 'tags' lists classes, and the source does not name all classes; list all of them",
         ),
-        ("gap", {"label_as": "values"}, "label column 'gap' holds no number in any row, so nothing says how many"),
+        (
+            "gap",
+            {"label_as": "values"},
+            "label column 'gap' holds no number in any row, so the size of a label is not known",
+        ),
         ("empty", {"label_as": "flags"}, "label column 'empty' holds no number in any row"),
         ("nothing", {"label_as": "values"}, "label column 'nothing' holds no number in any row"),
     ],

@@ -80,7 +80,7 @@ def test_where_a_salt_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     }.items():
         with pytest.raises(ConfigError, match=words):
             read_salt(named)
-    with pytest.raises(Exception, match="pipe is no plain file"):
+    with pytest.raises(Exception, match="pipe is not a plain file"):
         read_salt(str(tmp_path / "pipe"))
 
 

@@ -87,9 +87,9 @@ def test_what_a_file_says_of_its_length_is_not_believed() -> None:
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        (b"RIFF and no more", "row 2: this is no audio that soundfile reads: .*; mend or filter it"),
+        (b"RIFF and no more", "row 2: this is no audio that soundfile reads: .*; correct or filter it"),
         (b"", "row 2: this is no audio"),
-        (wav(np.zeros(0)), "row 2: this audio has no samples; mend or filter it"),
+        (wav(np.zeros(0)), "row 2: this audio has no samples; correct or filter it"),
         (
             floats(np.array([0.5, 32767])),
             "row 2: this audio has samples up to 32767, and they lie from -1 to 1 .*; scale",

@@ -214,7 +214,7 @@ def test_what_a_factory_may_not_return(functions: Path, body: str, words: str) -
 
 def test_a_factory_that_cannot_take_its_arguments_is_a_config_error(functions: Path) -> None:
     functions.write_text("def make(folder): ...")
-    with pytest.raises(ConfigError, match=r"make\(folder\) cannot be called so"):
+    with pytest.raises(ConfigError, match=r"make\(folder\) cannot be called with these arguments"):
         load_transfer_set(TransferSetConfig(factory=ObjectSpec(f"{functions.stem}.make")), "train")
 
 

@@ -118,7 +118,7 @@ def test_another_column_of_the_same_rows_is_another_entry(tmp_path: Path) -> Non
     [
         (SPLITS, {"splits": {"train": "dev"}}, r"no split 'dev'; its splits are train, test, other \(the values of"),
         (SPLITS, {"split_column": "fold"}, "no column 'fold' that says which split .*its columns are x, y, split; correct"),
-        ([*SPLITS[:4], None, "a"], {}, "split_column 'split' is null in row 4; say of every row"),
+        ([*SPLITS[:4], None, "a"], {}, "split_column 'split' is null in row 4; give every row a split"),
         ([0.5] * 6, {}, "split_column 'split' has type double; name a column of text"),
     ],
 )  # fmt: skip

@@ -33,13 +33,15 @@ def by_member(values: NDArray[Any], members: int | None, *, name: str) -> NDArra
             )
         return values[:, None, :]
     if values.ndim > 3:
-        raise ConfigError(f"{name} has the axes {values.shape}, and nobody says which are positions", remedy=POSITIONS)
+        raise ConfigError(
+            f"{name} has the axes {values.shape}, and it is not known which are positions", remedy=POSITIONS
+        )
     first, second, classes = values.shape
     if members == second or (members is None and second == 1):
         return values
     if members == first:
         return np.ascontiguousarray(values.swapaxes(0, 1))
-    said = "nobody says which axis is which" if members is None else f"--members={members} is neither"
+    said = "the file does not say which axis is which" if members is None else f"--members={members} is neither"
     raise ConfigError(
         f"{name} has three axes {values.shape}, and {said}: {first} rows of {second} members and {classes} classes "
         f"(--members={second}), or {first} members with {second} rows of {classes} classes (--members={first})",

@@ -78,7 +78,7 @@ def require_consistent(
         example += [f"row {these[n]} (as row {those[n]}, {off.format(gap[n])})" for n in bad[:5].tolist()]
     if wrong:
         raise ContradictingOutputs(
-            f"{wrong} of the {looked_at} rows of {where} whose content key stands in an earlier row have other outputs: "
+            f"{wrong} of the {looked_at} rows of {where} whose content key an earlier row has, too, have other outputs: "
             f"{some(example + [''] * (wrong - len(example)))}; all rows of a key would get the first one's",
             remedy=REMEDY,
         )

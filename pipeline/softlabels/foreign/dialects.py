@@ -103,7 +103,7 @@ def decoded(body: bytes, kind: type[T]) -> T:
     except (ValueError, RecursionError):
         raise Unusable(said) from None
     if never:
-        raise Unfit(NanLogits, "NaN", "a number of the answer is NaN or infinite", "look into the server")
+        raise Unfit(NanLogits, "NaN", "a number of the answer is NaN or infinite", "check the server")
     raise Unfit(
         LogitsError, "answers of another shape", said, "see that the server is of the kind that is given (server)"
     )

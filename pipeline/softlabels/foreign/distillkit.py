@@ -96,7 +96,7 @@ def read_compression(folder: Path) -> Compression:
             data = file.read(_MOST_BYTES + 1)
     except OSError:
         raise ConfigError(
-            f"{path} is missing, and without it nobody knows what the bytes of DistillKit's files mean",
+            f"{path} is missing, and without it the bytes of DistillKit's files have no meaning",
             remedy="put the compression_config.yaml of the capture beside the Parquet files",
         ) from None
     try:

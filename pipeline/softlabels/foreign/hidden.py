@@ -46,9 +46,9 @@ def sglang_states(answer: SglangAnswer, body: bytes) -> ForeignRow:
         what = f"the answer has {len(states)} hidden states of a prompt of {len(row.tokens)} tokens"
         raise Unfit(LogitsError, "prompts without all states", what, WHOLE)
     if len({*map(len, states)}) > 1:
-        raise Unfit(LogitsError, "states of several widths", "hidden states differ in width", "look into the server")
+        raise Unfit(LogitsError, "states of several widths", "hidden states differ in width", "check the server")
     with np.errstate(over="ignore"):
         hidden = np.array(states, np.float32)
     if not np.isfinite(hidden).all():
-        raise Unfit(LogitsError, "states beyond float32", "a hidden state is beyond float32", "look into the server")
+        raise Unfit(LogitsError, "states beyond float32", "a hidden state is beyond float32", "check the server")
     return replace(row, hidden=hidden[:-1])

@@ -104,7 +104,7 @@ def _checked(mask: NDArray[Any]) -> NDArray[np.uint8]:
         )
     if empty.size:
         raise UserError(
-            f"row {empty[0]}: none of its positions counts: the mask is 0 throughout", remedy="leave such rows out"
+            f"row {empty[0]}: none of its positions counts: the mask is 0 everywhere", remedy="leave such rows out"
         )
     return mask.astype(np.uint8)
 
@@ -118,7 +118,7 @@ def require_same_lengths(one: NDArray[np.int64], other: NDArray[np.int64], first
         row = wrong[0]
         raise UserError(
             f"row {row} has {one[row]} positions in {first or 'logits'} and {other[row]} in {name}",
-            remedy="give all of a row as many positions",
+            remedy="give all targets of a row the same number of positions",
         )
 
 
@@ -163,7 +163,7 @@ def padded(rows: Sequence[Any], most: int, fill: np.generic = np.False_) -> NDAr
         if part.shape[1:] != out.shape[2:]:
             raise UserError(
                 f"row {row} has the shape {part.shape}, row 0 {parts[0].shape}",
-                remedy="give rows that differ in length alone",
+                remedy="give rows that differ only in length",
             )
         out[row, : len(part)] = part
     return out

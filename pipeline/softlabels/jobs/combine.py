@@ -39,7 +39,7 @@ def merge(
     splits: Sequence[str] | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
-    """Make the teachers of several stores the members of one: `merge(["stores/a", "stores/b"], "stores/ab", weights=[2, 1])`.
+    """Make the teachers of several stores the members of one.
 
     Rows meet by content key and stand in the order of the first store; classes with names meet by name. Hard labels are known
     where any store knows them; inputs, split and names are those of the first store.
@@ -61,6 +61,11 @@ def merge(
             rows of one key with other hard labels. UnlabelledRows, RepeatedRow: see above. ConfigError: weights or names that
             do not fit. StorePathError: `out` is one of the stores, or holds something else.
         Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore: of the disk.
+
+    Example:
+        >>> one = select("stores/noise", "stores/one", members=[0])
+        >>> merge(["stores/noise", "stores/one"], "stores/both", weights=[2, 1])["train"].spec.stored_members
+        4
     """
     _require_several(stores, "merged")
     return _made(stores, out, splits, lambda each: merged(each, weights, rename, missing, repeated), watch)
@@ -75,7 +80,7 @@ def concat(
     splits: Sequence[str] | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
-    """Put the rows of several stores of one teacher behind each other: `concat(["stores/may", "stores/june"], "stores/both")`.
+    """Put the rows of several stores of one teacher behind each other.
 
     Args:
         repeated: rows that a store before theirs has: "error", or keep the "first". The others: as `merge` says.
@@ -85,6 +90,12 @@ def concat(
 
     Raises:
         SpecMismatch: another teacher, or inputs that are prepared otherwise; the others as `merge` says.
+
+    Example:
+        >>> first = select("stores/noise", "stores/first", rows=":90", splits=["train"])
+        >>> rest = select("stores/noise", "stores/rest", rows="90:", splits=["train"])
+        >>> concat(["stores/first", "stores/rest"], "stores/whole")["train"].spec.rows
+        160
     """
     _require_several(stores, "concatenated")
     return _made(stores, out, splits, lambda each: concatenated(each, rename, repeated), watch)
@@ -100,8 +111,7 @@ def select(
     splits: Sequence[str] | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
-    """Take some rows, members, targets and splits out of a store: `select("stores/lm", "stores/small", rows=":1000",
-    splits=["train"])`.
+    """Take some rows, members, targets and splits out of a store.
 
     Args:
         store: one split, or a folder of splits. out: where the new store goes.
@@ -115,6 +125,10 @@ def select(
     Raises:
         UserError, SeveralTargets, UnlabelledRows: rows, members or targets that there are not. ConfigError: nothing is chosen.
             MeanUnavailable: members of a store that keeps their mean. The others as `merge` says.
+
+    Example:
+        >>> select("stores/noise", "stores/few", rows=":50", splits=["train"])["train"].spec.rows
+        50
     """
     if rows is None and members is None and targets is None and splits is None:
         raise ConfigError(
@@ -149,7 +163,7 @@ def _made(
     single = [*splits.values()] == [folders]
     if one_split and len(splits) > 1:
         raise ConfigError(
-            f"rows are chosen of {len(splits)} splits ({some(splits)})",
+            f"rows are selected from {len(splits)} splits ({some(splits)})",
             remedy=f"choose one: --splits={next(iter(splits))}",
         )
     opened = {name: [*map(open_store, found)] for name, found in splits.items()}

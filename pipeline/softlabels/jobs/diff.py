@@ -24,7 +24,7 @@ def diff(
     rename: Mapping[str, str] = _NOBODY,
     splits: Sequence[str] | None = None,
 ) -> dict[str, StoreDiff]:
-    """Compare two sealed stores: `diff("stores/may", "stores/june")["train"].targets[""].lines`.
+    """Compare two sealed stores.
 
     Rows meet by content key, whatever their order; classes with names meet by name. Compared is what the members say together:
     their arithmetic mean, of a store that keeps a geometric one that.
@@ -42,6 +42,11 @@ def diff(
     Raises:
         ClassMismatch, OtherTokenizer: other classes. ConfigError: a temperature that labels do not know; other splits.
         StorePathError, UnsealedStore: no sealed store. DamagedStore: a chunk is damaged.
+
+    Example:
+        >>> found = diff("stores/noise", "stores/noise")["train"]
+        >>> found.equal, [line.agreement for line in found.targets[""].lines]
+        (True, [1.0, 1.0, 1.0])
     """
     if most < 0:
         raise ConfigError(f"most is {most}", remedy="give 0 or more")

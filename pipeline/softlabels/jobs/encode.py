@@ -48,7 +48,7 @@ def encode(
     device: str = "auto",
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
-    """Encode a dense store as topk, without a teacher: `encode("stores/lm", "stores/lm-topk", EncodingSettings("topk", k=16))`.
+    """Encode a dense store as topk, without a teacher.
 
     The basis of the tails is found once, in a sample of the first split (train, where there is one), and shared by all. The
     same call goes on where it was stopped.
@@ -67,6 +67,10 @@ def encode(
         ConfigError: `dense` is topk already, or settings that do not fit its classes.
         StorePathError: the folders lie in each other, or `store` holds something else. SpecMismatch: it was begun otherwise.
         Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore: of the disk.
+
+    Example:
+        >>> encode("stores/noise", "stores/topk", LabelsConfig(encoding="topk", k=3, rank=2))["train"].spec.encoding.k
+        3
     """
     root, source = folder_of(store), files_of(dense)
     splits = store_splits(source)
@@ -217,7 +221,7 @@ def _encoding(settings: EncodingSettings, store: Store) -> Encoding:
     dense = store.encoding
     found = settings.made(store.members, classes=store.classes, reduce=dense.reduce, inputs=dense.inputs)
     if found.keeps_all:
-        raise ConfigError("the settings ask for dense labels, which these are", remedy='say encoding="topk"')
+        raise ConfigError("the labels are dense already", remedy='give encoding="topk"')
     return found
 
 

@@ -40,7 +40,7 @@ def export_labels(
     mean: str = "arithmetic",
     watch: Watch = LOGGED,
 ) -> list[str]:
-    """Write a store's labels to a file: `export_labels("stores/lm", "lm.parquet", to_format="axolotl", split="train")`.
+    """Write a store's labels to a file.
 
     Args:
         store: one split, or a folder of them and `split`. to: a new file, .npz of npz, else .parquet.
@@ -54,11 +54,15 @@ def export_labels(
     Raises:
         ConfigError: a store that the format cannot hold, or a temperature that its labels do not know.
         StorageError, DiskFull: the file is there already, or the system does not take it. DamagedStore.
+
+    Example:
+        >>> export_labels("stores/noise", "noise.parquet", to_format="parquet", split="train")
+        []
     """
     target = Path(local_path(to))
     opened = open_store(store, split=split)
     if to_format not in TO_FORMATS:
-        raise ConfigError(f"no format is called {to_format!r}", remedy=f"choose one of {', '.join(TO_FORMATS)}")
+        raise ConfigError(f"there is no format {to_format!r}", remedy=f"choose one of {', '.join(TO_FORMATS)}")
     ending = ".npz" if to_format == "npz" else ".parquet"
     if target.suffix != ending:
         raise ConfigError(f"{target} does not end in {ending}", remedy=f"give such a name for {to_format}")

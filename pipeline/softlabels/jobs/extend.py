@@ -43,7 +43,7 @@ def extend(
     missing: Missing = "error",
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
-    """Label the rows of a transfer set that a store lacks: `extend("stores/may", rows, teacher, labels, "stores/june")`.
+    """Label the rows of a transfer set that a store lacks.
 
     The new store has all rows in the order of the transfer set, so that it is what one pass over all of them would have made.
     Those that `store` has, by content key, are copied bit for bit; `store` itself is not touched. The same call goes on where
@@ -64,6 +64,11 @@ def extend(
         SpecMismatch and its kinds, OtherLabels: another teacher, other settings, inputs or hard labels than the store's;
             OtherLogits: the teacher says something else of its rows now; OtherRows: the transfer set lacks some.
         The others as `label` says.
+
+    Example:
+        >>> fewer = label(load_transfer_set(states, "test"), teacher, LabelsConfig(), "stores/may")
+        >>> extend("stores/may", states, teacher, LabelsConfig(), "stores/june")["train"].spec.rows
+        160
     """
     source, root = files_of(store), folder_of(out)
     require_apart(source, root)
@@ -147,7 +152,7 @@ def _chosen(given: Rows, parents: Mapping[str, Store], missing: Missing, *, sing
     if len(lacking) == len(parents) or (lacking and missing == "error"):
         raise ConfigError(
             f"the store has the splits {some(parents)}, and the transfer set {some(names)}",
-            remedy="name the store's splits in transfer_set.splits, or say missing=skip to leave others out",
+            remedy="name the store's splits in transfer_set.splits, or give missing=skip to leave the others out",
         )
     if not single:
         return given
@@ -164,7 +169,7 @@ def _met(store: Store, rows: TransferRows, missing: Missing) -> Ints:
     if len(lost) == store.rows or (len(lost) and missing == "error"):
         raise OtherRows(
             f"{rows.name} lacks {len(lost):,} of the {store.rows:,} rows of {store.folder}, row {lost[0]} first",
-            remedy="give a transfer set with all rows, and its key_salt where it has one, or say missing=skip to leave them out"
+            remedy="give a transfer set with all rows, and its key_salt if it has one, or give missing=skip to leave them out"
             if len(lost) < store.rows
             else "give a transfer set with these rows and more, and its key_salt where it has one",
         )

@@ -43,7 +43,7 @@ def _labels(model: Estimator, rows: TransferRows) -> tuple[NDArray[np.generic], 
     if rows.positions is not None or rows.sequence is not None:
         what = "positions" if rows.sequence is None else "tokens"
         raise ConfigError(
-            f"{who} gives a row one answer, and the rows of {rows.name} have {what}", remedy="name a torch model"
+            f"{who} gives one output per row, and the rows of {rows.name} have {what}", remedy="name a torch model"
         )
     if {*rows.hard} != {""}:
         raise ConfigError(

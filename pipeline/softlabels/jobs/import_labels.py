@@ -66,6 +66,10 @@ class Foreign:
         tail: "uniform": the others share what the entries leave of 1; "renormalised": the entries were scaled to sum to 1.
         column: of axolotl, where the lists stand. aligned: what they are, see `foreign.axolotl`.
         broken: rows that break a rule: "error", or "skip" to leave them out and count them.
+
+    Example:
+        >>> foreign = Foreign(tokenizer="tokenizer", known_at=1.0)
+        >>> made = import_labels("answers.jsonl", "stores/told/train", from_format="vllm", foreign=foreign)
     """
 
     tokenizer: str
@@ -76,6 +80,10 @@ class Foreign:
     column: str | None = None
     aligned: Aligned = "next"
     broken: Broken = "error"
+
+    def __post_init__(self) -> None:
+        if self.k is not None and self.k < 1:
+            raise ConfigError(f"k is {self.k}", remedy="give --k from 1 up, or leave it out")
 
 
 def import_labels(
@@ -92,8 +100,7 @@ def import_labels(
     about: About | None = None,
     watch: Watch = LOGGED,
 ) -> Translated:
-    """Make a store of a file of DistillKit's, axolotl's, vLLM's or SGLang's: `import_labels("capture", "stores/lm/train",
-    from_format="distillkit", foreign=Foreign(tokenizer="./teacher"))`. docs/translate.md says what each holds.
+    """Make a store of a file of DistillKit's, axolotl's, vLLM's or SGLang's. docs/translate.md says what each holds.
 
     The store holds the tokens too, as inputs, and labels that are known at one temperature alone (`encoding.known_at`).
 
@@ -107,12 +114,14 @@ def import_labels(
         ConfigError: something is not said that the file leaves open. UserError: a file that is none.
         ClassIdOverflow, LogitsError, AlignmentError: a row that breaks a rule, or lists that are off by one.
         SpecMismatch: `store` was begun from other values. Interrupted: `watch` asked to stop. DiskFull, StorageError.
+
+    Example:
+        >>> told = Foreign(tokenizer="tokenizer", known_at=1.0)
+        >>> made = import_labels("answers.jsonl", "stores/lm/train", from_format="vllm", foreign=told)
     """
     split = split_of(store, split)
     source, words = _source(Path(path), from_format, foreign), _vocabulary(foreign)
     known_at = _known_at(source, from_format, foreign)
-    if foreign.k is not None and foreign.k < 1:
-        raise ConfigError(f"k is {foreign.k}", remedy="give --k from 1 up, or leave it out")
     found = survey(source, words.size, foreign.k or 1, foreign.broken, watch.should_stop)
     found.require_rows(source)
     k = foreign.k or found.fewest
@@ -145,7 +154,7 @@ def _source(path: Path, form: Format, foreign: Foreign) -> ForeignFile:
         return Axolotl(path, column=column, aligned=foreign.aligned, tokenized=_chat(foreign))
     made: dict[Format, Callable[[Path], ForeignFile]] = {"distillkit": DistillKit, "vllm": Vllm, "sglang": Sglang}
     if form not in made:
-        raise ConfigError(f"no format is called {form!r}", remedy=f"choose one of {', '.join(FORMATS)}")
+        raise ConfigError(f"there is no format {form!r}", remedy=f"choose one of {', '.join(FORMATS)}")
     return made[form](path)
 
 
@@ -169,7 +178,7 @@ def _chat(foreign: Foreign) -> Callable[[Any], list[int]]:
 def _vocabulary(foreign: Foreign) -> Any:
     if not foreign.tokenizer:
         raise ConfigError(
-            "ids mean nothing without the tokenizer whose tokens they are",
+            "token ids have no meaning without their tokenizer",
             remedy="name the teacher's with --teacher_tokenizer=FOLDER (or a hub id)",
         )
     digest = tokenizer_digest(foreign.tokenizer, foreign.revision)
@@ -183,8 +192,8 @@ def _known_at(source: ForeignFile, form: Format, foreign: Foreign) -> float:
     if source.known_at is not None:
         return source.known_at
     raise ConfigError(
-        f"files of {form} do not say at which temperature their log-probabilities were taken",
-        remedy="say it: --known_at=1 where none was applied (vLLM's prompt_logprobs; SGLang's default)",
+        f"files of {form} do not give the temperature of their log-probabilities",
+        remedy="give --known_at=1 if none was applied (vLLM's prompt_logprobs; SGLang's default)",
     )
 
 

@@ -76,11 +76,6 @@ def judge(
 ) -> dict[str, Scores]:
     """Scores on one split of a store: of a student with its weights, or of the stored teacher and its members.
 
-    ::
-
-        judge("stores/digits")["ensemble"]["errors"]
-        judge("stores/digits", ModelConfig("softlabels.models.MLP", sizes, weights="mlp.safetensors"))["student"]["nll"]
-
     Args:
         store: a folder of splits, or one of them; or a list of such, or a `Source`: see `train`.
         student: whom to judge; None for the stored teacher, which needs no transfer set.
@@ -96,6 +91,10 @@ def judge(
 
     Raises:
         ConfigError, ClassMismatch, LogitsError: a store, transfer set or student that does not fit. DamagedStore: of the disk.
+
+    Example:
+        >>> judge("stores/noise")["ensemble"]["errors"]  # a student: ModelConfig(..., weights="mlp.safetensors")
+        4
     """
     settings = StudentTraining() if training is None else training
     device = resolve_device(settings.device)
@@ -238,9 +237,7 @@ def _about(store: Store, asked: Asked) -> dict[str, Any]:
 def _require_meaning(split: Split, temperature: float | None) -> None:
     """Raise ConfigError where a temperature is given and the split's targets have none."""
     if temperature is not None and {*split.kinds.values()} == {"values"}:
-        raise ConfigError(
-            f"{split.store.path} holds values, which have no temperature to judge at", remedy="drop the temperature"
-        )
+        raise ConfigError(f"{split.store.path} holds values, which have no temperature", remedy="drop the temperature")
 
 
 def digests(splits: Mapping[str, Split]) -> dict[str, str | list[str]]:

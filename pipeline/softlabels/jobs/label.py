@@ -28,7 +28,7 @@ from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.served import Served
 from softlabels.transfer import TransferRows, TransferSetConfig
-from softlabels.transfer.sequences import as_stored
+from softlabels.transfer.stored import as_stored
 
 Rows = TransferSetConfig | TransferRows | Sequence[TransferRows]  # of the splits that are labelled
 
@@ -43,11 +43,6 @@ def label(
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
     """Run a teacher over the splits of a transfer set and store its logits, one store a split: STORE/train, ... .
-
-    ::
-
-        rows = TransferSetConfig(name="digits", source="./data/digits", inputs=("image",), label="label", prepare=scaled)
-        label(rows, Ensemble.of([model]), LabelsConfig(inputs="embed"), "stores/digits")["train"].digest
 
     The same call goes on where it was stopped, however it was stopped. When it is done, the teacher is not needed again.
     Several workers that make the same call on one store share its shards (docs/scaling.md).
@@ -70,6 +65,11 @@ def label(
             other classes; nothing is written.
         SpecMismatch and its kinds, OtherLabels: the store was begun with other rows, weights or settings.
         Interrupted: `watch` asked to stop; the same call goes on. DiskFull, StorageError: of the disk.
+
+    Example:
+        >>> made = label(states, teacher, LabelsConfig(inputs="embed"), "stores/states")
+        >>> made["train"].spec.rows, made["test"].spec.rows
+        (160, 40)
     """
     with at_work(transfer_set, teacher, labels, store, shards, watch) as worker:
         found = worker.run()
@@ -134,6 +134,10 @@ def label_shards(
 ) -> dict[str, Manifest]:
     """`label` for a worker of an engine that hands out the work: `{"train": [0, 3]}` are the shards that it does, but for those
     that are written already. It minds no other worker; who writes the last shard of a split seals it.
+
+    Example:
+        >>> [*label_shards(states, teacher, LabelsConfig(), "stores/handed", {"train": [0], "test": [0]})]
+        ['train', 'test']
     """
     return label(transfer_set, teacher, labels, store, shards=Shards(named=shards), watch=watch)
 
@@ -145,6 +149,11 @@ def seal(store: Target, splits: Sequence[str] = (), *, watch: Watch = LOGGED) ->
     Raises:
         UnsealedStore: shards of a split are missing; the others are sealed.
         UserError: a split was not begun.
+
+    Example:
+        >>> made = label(states, teacher, LabelsConfig(), "stores/sealed", shards=Shards(named={"train": [0]}))
+        >>> [*seal("stores/sealed", ["train"])]
+        ['train']
     """
     root, found, unsealed = folder_of(store), dict[str, Manifest](), list[UnsealedStore]()
     begun = [folder.name for folder in root.folders() if folder.exists(PLAN)]

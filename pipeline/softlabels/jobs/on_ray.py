@@ -80,7 +80,7 @@ def label_on_ray(
             done = shards.map_batches(_Labeller, fn_constructor_args=(what,), batch_size=1, compute=pool, **needs)
             for _ in tqdm(done.iter_rows(), total=len(pending), desc="ray", unit="shard", disable=None):
                 if watch.should_stop():
-                    raise Interrupted(f"stopped before {root} was whole", remedy="run the same command again to go on")
+                    raise Interrupted(f"stopped before {root} was whole", remedy="run the same command again to resume")
     return seal(what.store, tuple(sizes), watch=watch)
 
 

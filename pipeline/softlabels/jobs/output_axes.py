@@ -109,7 +109,7 @@ def _of_lengths(lengths: NDArray[np.generic], most: int, rows: int, path: Path) 
     if wrong.size:
         raise UserError(
             f"row {wrong[0]} of {path} has {lengths[wrong[0]]} positions (lengths), and a row has 1 to {most}",
-            remedy="mend the length, or raise --positions",
+            remedy="correct the length, or raise --positions",
         )
     count = lengths.astype(np.int64)
     return Positions(most, count, (np.arange(most) < count[:, None]).astype(np.uint8))

@@ -59,11 +59,6 @@ def prune(
 ) -> Run:
     """Prune the students of `run` and judge them beside the whole ones.
 
-    ::
-
-        run = train(mlp, "stores/digits", training)
-        prune(run.path, mlp, "stores/digits", training, Pruning(keep=0.3, structure="unit"))
-
     Args:
         run: the folder of a finished run.
         student, store, training, transfer_set, missing: those that it was made with, see `train`.

@@ -29,7 +29,7 @@ def read_object(run: LocalFolder, name: str, remedy: str) -> dict[str, Any]:
 
 def read_results(run: LocalFolder) -> dict[str, Any]:
     """What results.json of a finished run holds. Raises DamagedRun where it is not what a run writes."""
-    remedy = "delete that file and give the command again: the students are judged anew"
+    remedy = "delete that file and run the command again: the students are then evaluated again"
     found = read_object(run, RESULTS, remedy)
     try:  # to show them, as whoever reads them does
         is_whole = (

@@ -81,7 +81,7 @@ class RunFolder:
                 raise RunExists(f"{path} holds another run: {said}", remedy=remedy)
             return cls(folder)
         if any(not name.startswith(".") for name in folder.names()):
-            raise RunExists(f"{path} holds something that is no run", remedy=remedy)
+            raise RunExists(f"{path} holds other files than a run", remedy=remedy)
         folder.make()
         kept = {**identity, "order": dict(order)} if order else identity
         folder.put(RUN, f"{_text(kept)}\n".encode())

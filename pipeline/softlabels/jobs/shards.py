@@ -19,6 +19,10 @@ class Shards:
         part: (i, n) with i from 1 to n, of n workers who do a part each: shard i, shard i + n, ..., counted through all splits.
         named: shards by split. With either of them the worker minds no other worker and waits for none.
         lapse: seconds after which another worker, whose claim has not changed, counts as dead.
+
+    Example:
+        >>> [*label(states, teacher, LabelsConfig(), "stores/parts", shards=Shards(part=(1, 2)))]  # worker 1 of 2
+        ['train']
     """
 
     part: tuple[int, int] | None = None

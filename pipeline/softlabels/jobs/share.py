@@ -63,6 +63,10 @@ def push(
         DamagedStore: it is damaged; the file was not sent.
         StorageError: the place refused, also because credentials expired. Interrupted: asked to stop. Pushing again goes on.
             On the Hub nothing is visible before the end.
+
+    Example:
+        >>> push("stores/noise", "bucket/noise")["train"].digest == store.digest  # or s3://BUCKET/noise
+        True
     """
     here, there = LocalDepot(store), depot_of(address)
     if not there.lists:
@@ -132,14 +136,19 @@ def pull(
         SpecMismatch: it has another digest, or `store` holds something else. NotSigned: that key has not signed it.
         DamagedStore: what is there is not what was sealed.
         StorageError: the place refused. Interrupted: asked to stop. Pulling again goes on.
+
+    Example:
+        >>> pushed = push("stores/noise", "bucket/theirs")
+        >>> pull("bucket/theirs", "theirs/noise", split="train")["train"].digest == store.digest
+        True
     """
     there, root = depot_of(address), LocalDepot(store)
     if isinstance(there, LocalDepot):
         require_apart(there, root)
     splits = splits_there(there, split)
     if rows is not None and len(splits) > 1:
-        raise ConfigError(f"rows are chosen of the splits {some(splits)}", remedy="name one: --split=train")
-    pinned = Pinned.told(digest, signed_by, splits, remedy="name the one that it is of: --split")
+        raise ConfigError(f"rows are selected from the splits {some(splits)}", remedy="name one: --split=train")
+    pinned = Pinned.told(digest, signed_by, splits, remedy="name the split of that digest: --split")
     single, found = list(splits.values()) == [there], {}
     if not single:
         require_root(root, tuple(splits))
@@ -183,7 +192,7 @@ def _fetched(split: str, source: Depot, target: LocalDepot, rows: str | None, pi
     if problems:
         raise DamagedStore(
             f"{target} is as it was pushed, and wrong in {counted(len(problems), 'place')}: {problems[0].where}",
-            remedy="tell whoever made the store",
+            remedy="tell the store's maker",
         )
     if not target.exists(CARD):  # as from the Hub, whose page is another one
         with alone(target):
@@ -217,7 +226,7 @@ def _require_own(there: Depot, splits: Mapping[str, object]) -> None:
     if other is not None:
         raise StorePathError(
             f"{there} holds other files ({one_line(other)})",
-            remedy="give an empty place, or push split by split to folders of their own",
+            remedy="give an empty place, or push each split to its own folder",
         )
 
 

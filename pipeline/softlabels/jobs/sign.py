@@ -11,7 +11,7 @@ from softlabels.system.places import Target, folder_of
 
 
 def sign(store: Target, key: str, *, watch: Watch = LOGGED) -> dict[str, str]:
-    """Sign the manifest of a sealed store, or of each split of a folder: `sign("stores/digits", "team.pem")`.
+    """Sign the manifest of a sealed store, or of each split of a folder.
 
     Signatures of other keys stay. A key that signed a store signs it once.
 
@@ -25,6 +25,12 @@ def sign(store: Target, key: str, *, watch: Watch = LOGGED) -> dict[str, str]:
     Raises:
         ConfigError: no such key. UnsealedStore, StorePathError: nothing to sign. DamagedManifest: it disagrees with itself.
         MissingExtra: the package cryptography is not installed.
+
+    Example:
+        >>> from subprocess import run
+        >>> done = run("openssl genpkey -algorithm ed25519 -out team.pem".split(), check=True, capture_output=True)
+        >>> [*sign("stores/noise", "team.pem")]
+        ['test', 'train']
     """
     own, splits = private_key(key), store_splits(folder_of(store))
     opened = {split: open_store(folder) for split, folder in splits.items()}

@@ -42,7 +42,7 @@ class Source:
             raise ConfigError("no store is named", remedy="name one, or several: --store=A,B")
         if len(self.places) == 1 and self.options:
             raise ConfigError(
-                f"{some(self.options)} is said of one store",
+                f"{some(self.options)} needs several stores, and there is one",
                 remedy="name several stores (--store=A,B), or leave it out",
             )
 

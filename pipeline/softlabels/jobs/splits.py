@@ -36,7 +36,7 @@ from softlabels.student.heads import naming_target
 from softlabels.student.split import chosen_rows, validation_rows
 from softlabels.student.sweep import StudentTraining
 from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
-from softlabels.transfer.sequences import as_stored
+from softlabels.transfer.stored import as_stored
 
 Rows = TransferRows | EmbeddedRows | StoredRows
 
@@ -270,7 +270,7 @@ def _require_one_teacher(stores: Mapping[str, Store]) -> None:
         different = [leaf.said(f"in {first}", f"in {other}") for leaf in differences(facts[first], facts[other])]
         if different:
             raise SpecMismatch(
-                f"the splits {first} and {other} are not of one teacher ({'; '.join(different)})",
+                f"the splits {first} and {other} come from different teachers ({'; '.join(different)})",
                 remedy="make them with one recipe, or import them with the same --teacher_name, --classes, --weights and "
                 "--floor; or give the path of one split",
             )
@@ -319,7 +319,7 @@ def held_out_batches(splits: Mapping[str, Split], training: StudentTraining) -> 
     validation = training_batches(splits, training)[1]
     if validation is None:
         raise ConfigError(
-            "there is no split to judge students on: the store has no test split and validation is 0",
+            "there is no split to evaluate students on: the store has no test split and validation is 0",
             remedy="give a store with a test split, or --validation=0.1",
         )
     return "validation", validation
@@ -357,7 +357,7 @@ def _chosen(train: Split, training: StudentTraining) -> np.ndarray:
     if training.only_classes is not None:
         if [*train.kinds.values()] != ["softmax"] or train.store.positions is not None:
             raise ConfigError(
-                f"only_classes picks rows by their class, and those of {train.store.path} have no single one",
+                f"only_classes selects rows by their class, and the rows of {train.store.path} have no single one",
                 remedy="drop only_classes",
             )
         [one] = train.each.values()

@@ -116,7 +116,7 @@ def split_of(store: Target, split: str | None, *, others: Collection[str] = (), 
     folder = place.name
     if split is None and folder not in known:
         raise ConfigError(
-            f"the folder {place} does not say which split these rows are",
+            f"the folder {place} does not say which split these rows belong to",
             remedy=f"give {setting}=train (or test, ...), or a folder of that name, such as {place.at('train')}",
         )
     if split is not None and folder in known and folder != split:

@@ -118,7 +118,7 @@ class Stores(Protocol[Rows]):
                 self.watch.say(f"waiting for the plan of {first}, which another worker makes; {claims.until_lapse}")
                 has_waited = True
             if self.watch.should_stop():
-                raise Interrupted(f"stopped before {first} was planned", remedy="run the same command again to go on")
+                raise Interrupted(f"stopped before {first} was planned", remedy="run the same command again to resume")
             time.sleep(PAUSE)
         return standing, self._specs(standing), None
 

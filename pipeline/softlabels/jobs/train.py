@@ -78,12 +78,6 @@ def train(
 ) -> Run:
     """Train students from the stores of a transfer set's splits, distilled and with hard labels only, and judge them once.
 
-    ::
-
-        mlp = ModelConfig("softlabels.models.MLP", {"inputs": 64, "hidden": [32], "classes": 10})
-        run = train(mlp, "stores/digits", StudentTraining(temperature=(1.0, 4.0), seeds=(0, 1)))
-        run.results["students"][0]["scores"][0]["errors"]  # on the test split
-
     The same call goes on where one was stopped, and reads the results of a run that is finished.
 
     Args:
@@ -105,6 +99,12 @@ def train(
         ConfigError, ClassMismatch, LogitsError, UnlabelledRows: settings, student and stores that do not fit together.
         SpecMismatch, NotSigned: splits that are not those that are pinned.
         RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
+
+    Example:
+        >>> mlp = ModelConfig("softlabels.models.MLP", {"inputs": 6, "hidden": [16], "classes": 5})
+        >>> run = train(mlp, "stores/noise", StudentTraining(temperature=(1.0, 4.0), epochs=2, threads=1))
+        >>> [student["label"] for student in run.results["students"]]
+        ['hard', 'distilled, T=1', 'distilled, T=4']
     """
     training = StudentTraining() if training is None else training
     watch = watch if ranks.rank == 0 else dataclasses.replace(watch, say=_nothing, warn=_nothing)
@@ -187,7 +187,7 @@ def _begin(
 ) -> _Sweep:
     given, (training, splits) = training, fitted(student, splits, training)
     held_out_batches(splits, training)  # now, and not when all students are trained
-    variants = _variants(training, training_split(splits), watch)
+    variants = variants_of(training, training_split(splits), watch)
     by_students = are_students_divided(
         training.divide, len(variants) * len(training.seeds), ranks.world, shard=training.shard
     )
@@ -205,7 +205,7 @@ def _begin(
         **_begun_from(student),
     }
     path = RunFolder.place(out, name=name, identity=identity)
-    students = _students(student, training, splits["train"], variants, train)
+    students = begun_students(student, training, splits["train"], variants, train)
     for each in students:
         require_losses(each, splits, train, validation)
     require_possible(students, splits["train"], train.rows)
@@ -219,7 +219,8 @@ def _begin(
     facts |= {setting: list(value) for setting, value in chosen.items() if value is not None}
     facts |= {setting: value for setting, value in which.items() if setting == SEVERAL}
     before = (train.by_chunks(), None if validation is None else validation.by_chunks())
-    trainer = Trainer(students, train, validation, path, facts, before=before, ranks=ranks, by_students=by_students)
+    how: dict[str, Any] = {"ranks": ranks, "by_students": by_students, "tracker": watch.tracker}
+    trainer = Trainer(students, train, validation, path, facts, before=before, **how)
     folder = None
     if ranks.rank == 0:  # after what may be wrong with the settings
         folder = RunFolder.open(out, name=name, identity=identity, order=train.order)
@@ -263,7 +264,7 @@ def say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> None
         )
 
 
-def _variants(training: StudentTraining, train: Split, watch: Watch) -> tuple[Variant, ...]:
+def variants_of(training: StudentTraining, train: Split, watch: Watch) -> tuple[Variant, ...]:
     """Which students to train, and a line about those that are not: a baseline without a hard label, and beside a baseline
     students that learn from hard labels alone as it does.
     """
@@ -279,7 +280,7 @@ def _variants(training: StudentTraining, train: Split, watch: Watch) -> tuple[Va
     return (HARD, *soft)
 
 
-def _students(
+def begun_students(
     model: ModelConfig, training: StudentTraining, train: Split, variants: Sequence[Variant], batches: Loader
 ) -> list[Student]:
     """Every student of the run; the seeds of a variant stand together."""

@@ -6,6 +6,10 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from softlabels.student.tracker import Tracker
 
 _log = logging.getLogger("softlabels")
 _INTERVAL = 60.0  # seconds between two lines on the time that is left
@@ -20,11 +24,13 @@ class Watch:
         warn: is given lines on what may be wrong; by default the same log, at level WARNING.
         should_stop: is asked at each batch; when true, the job saves what it has and raises `Interrupted`. The same call goes
             on from there.
+        tracker: makes one that is told the curves of a student, for each student, beside TensorBoard (docs/training.md).
     """
 
     say: Callable[[str], object] = _log.info
     warn: Callable[[str], object] = _log.warning
     should_stop: Callable[[], bool] = lambda: False
+    tracker: Callable[[], Tracker] | None = None
 
 
 LOGGED = Watch()

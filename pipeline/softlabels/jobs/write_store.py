@@ -50,7 +50,7 @@ def write_store(
     classes: Sequence[str] | Mapping[str, Sequence[str]] | None = None, teacher: TeacherSpec | str = "imported",
     split: str | None = None, are_logits: bool = False,
 ) -> Store:  # fmt: skip
-    """Make a sealed store of a teacher's outputs, and open it: `write_store("stores/noise/train", logits, inputs=x, labels=y)`.
+    """Make a sealed store of a teacher's outputs, and open it.
 
     The same call goes on where one was interrupted, and leaves a finished store as it is. What there is to say of the rows
     (docs/checks.md) is logged as a warning.
@@ -78,6 +78,9 @@ def write_store(
         LogitsError: probabilities, NaN, +inf, no possible class. LabelError: a label that is no class.
         ContradictingOutputs, OtherClassOrder: rows of one key with other outputs, classes in another order than the labels.
         SpecMismatch: the folder holds a store of other rows, outputs or settings. DiskFull, StorageError: call again.
+
+    Example:
+        >>> store = write_store("stores/mine/train", logits, inputs=inputs, labels=labels)
     """
     folder = folder_of(path)
     split, targets = split_of(folder, split), _targets(logits, labels, kind, classes)
@@ -180,7 +183,7 @@ def _teacher(teacher: TeacherSpec | str, found: Mapping[str, Given]) -> TeacherS
 def _keys(keys: ArrayLike | None, kept: NDArray[np.generic] | None, rows: int) -> NDArray[np.uint8]:
     """Which row is which. Raises `UserError` where nobody says so."""
     if kept is None and keys is None:
-        raise UserError("nobody says which rows these are", remedy="give inputs, or keys (array_keys makes them)")
+        raise UserError("it is not known which rows these are", remedy="give inputs, or keys (array_keys makes them)")
     found = checked_keys(
         array_keys(kept) if keys is None and kept is not None else array_of(keys, "keys"), rows, MEMORY
     )

@@ -272,8 +272,8 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         if self.known_at is UNSET:
             return self
         raise ConfigError(
-            f"{self.kind} labels that are known at temperature {self.known_at:g} alone say nothing of others, not even a bound",
-            remedy=f"leave out tail_bound, and take temperature {self.known_at:g}",
+            f"{self.kind} labels that are known at temperature {self.known_at:g} only have no bound at other temperatures",
+            remedy=f"leave out tail_bound, and use temperature {self.known_at:g}",
         )
 
     def check_temperature(self, temperature: float) -> None:
@@ -290,7 +290,7 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         check_mean(mean, self.reduce, tail=self.tail_of(classes), members=members)
         if mean == "tempered" and members > 1 and self.only_at not in (None, 1.0):
             raise ConfigError(
-                f"the tempered mean is that of temperature 1, and the labels are known at {self.only_at:g} alone",
+                f"the tempered mean is that of temperature 1, and the labels are known at {self.only_at:g} only",
                 remedy="take the arithmetic or the geometric mean",
             )
 

@@ -22,8 +22,8 @@ from softlabels.labels.fidelity import FidelitySums
 _ARRAYS = 12  # float32 arrays (block, C) that stand in memory at once, at most
 _COMPARED_BYTES = 1 << 22  # of float64 logits that are compared at a time: they stay in the cache
 _BEYOND = 65520.0  # what float16 rounds to infinity
-_NO_CLASS = "mend the teacher's outputs there: no class is possible"
-OVERFLOW = "mend the teacher's outputs there: NaN inputs or an overflow in half precision is the usual cause"
+_NO_CLASS = "correct the teacher's outputs there: no class is possible"
+OVERFLOW = "correct the teacher's outputs there: NaN inputs or an overflow in half precision is the usual cause"
 
 
 @dataclass(frozen=True)

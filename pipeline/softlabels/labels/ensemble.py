@@ -39,7 +39,7 @@ def check_temperature(temperature: float) -> None:
         )
     if not LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE:
         raise ConfigError(
-            f"temperature {temperature:g} lies beyond what float32 reaches: logits a nat apart would differ by "
+            f"temperature {temperature:g} is beyond the range of float32: logits one nat apart would differ by "
             f"{1 / temperature:.1g}",
             remedy=f"give a number from {LOWEST_TEMPERATURE:g} to {HIGHEST_TEMPERATURE:g}; loss=logit_mse is the limit of a "
             "high T",
@@ -50,8 +50,8 @@ def check_known(temperature: float, known_at: float | None) -> None:
     """Raise `ConfigError` where labels are known at one temperature alone, which is another."""
     if known_at not in (None, temperature):
         raise ConfigError(
-            f"the labels are known at temperature {known_at:g} alone, not at {temperature:g}: they were made of probabilities "
-            "that were taken at it",
+            f"the labels are known at temperature {known_at:g} only, not at {temperature:g}: they were made from "
+            "probabilities at that temperature",
             remedy=f"give temperature={known_at:g}; of topk labels tail_bound=true gives a bound at higher ones",
         )
 
@@ -70,7 +70,7 @@ def check_mean(mean: str, reduce: str = "none", *, tail: str | None = None, memb
         MeanUnavailable: a mean that the labels cannot give.
     """
     if mean not in MEANS:
-        raise ConfigError(f"no mean of members is called {mean!r}", remedy=f"choose one of {', '.join(MEANS)}")
+        raise ConfigError(f"there is no mean of members {mean!r}", remedy=f"choose one of {', '.join(MEANS)}")
     if reduce == "geometric" and mean != "geometric":
         raise MeanUnavailable(
             f"the store keeps only the members' mean logits (reduce: geometric), which cannot give the {mean} mean",

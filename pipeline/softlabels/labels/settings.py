@@ -19,17 +19,18 @@ class EncodingSettings:
     `softlabels encode` tries settings on a dense store.
 
     Attributes:
-        encoding: of a softmax: dense keeps every class's logit; topk the k largest and the tail, for large label spaces.
-        k: of topk: how many classes are stored one by one.
-        tail: of topk: the shape of the rest: lowrank, prior, uniform, bucket; or renormalised (no tail at all).
-        rank: of lowrank tails: coefficients a distribution.
-        fine: of lowrank tails: how many of them, the leading ones, have 8 bits; the others have 4. By default 16, or all of
-            fewer.
-        nodes: of topk: values of the tail's mass over the temperatures, 2 or more.
-        min_temperature: of topk: the lowest temperature at which the labels can be used.
-        kind: what the teacher's outputs are: softmax (logits of one distribution over the classes), sigmoid (a logit a class,
-            each by itself) or values (real numbers).
-        dtype: of sigmoid and values: float16 or float32; by default float16 for sigmoid, float32 for values.
+        encoding: for a softmax: dense keeps the logit of every class; topk keeps the k largest and the tail, for large label
+            spaces.
+        k: for topk: how many classes are stored individually.
+        tail: for topk: the shape of the tail: lowrank, prior, uniform, bucket; or renormalised (no tail at all).
+        rank: for lowrank tails: coefficients per distribution.
+        fine: for lowrank tails: how many leading coefficients have 8 bits; the others have 4. By default 16, or all if there
+            are fewer.
+        nodes: for topk: number of temperatures at which the tail's mass is stored, 2 or more.
+        min_temperature: for topk: the lowest temperature at which the labels can be used.
+        kind: what the teacher's outputs are: softmax (logits of one distribution over the classes), sigmoid (one independent
+            logit per class) or values (real numbers).
+        dtype: for sigmoid and values: float16 or float32; by default float16 for sigmoid, float32 for values.
     """
 
     encoding: Literal["dense", "topk"] = "dense"

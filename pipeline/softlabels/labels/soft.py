@@ -30,6 +30,11 @@ class SoftLabels:
             mean values.
         known_at: the one temperature at which they are known, None for any.
         near_1: the temperature next to 1 at which they are known.
+
+    Example:
+        >>> soft = next(Loader(EmbeddedRows(store), store, batch_size=50, seed=0).epoch(0)).soft
+        >>> soft.stored_members, soft.log_probs(8.0, mean="geometric").shape
+        (3, torch.Size([50, 5]))
     """
 
     members: Members
@@ -172,6 +177,6 @@ class SoftLabels:
         require_target(self.target, what, "softmax")
         if self.known_at is not None:
             raise ConfigError(
-                f"the labels are known at temperature {self.known_at:g} alone and have no {what}",
+                f"the labels are known at temperature {self.known_at:g} only and have no {what}",
                 remedy="train without them, by a loss at that temperature",
             )

@@ -60,7 +60,7 @@ def _target(name: str, entry: object) -> TargetSettings:
         found = msgspec.convert(dict(entry), TargetSettings)
     except msgspec.ValidationError as error:
         said, _, at = str(error).partition(" - at `$")
-        raise ConfigError(f"{where}{at[:-1]}: {said}", remedy="mend it there; a list is written [a,b]") from None
+        raise ConfigError(f"{where}{at[:-1]}: {said}", remedy="correct it there; a list is written [a,b]") from None
     require_distinct(found.classes, where)
     return found
 

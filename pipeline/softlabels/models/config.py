@@ -15,6 +15,9 @@ class ModelConfig(ObjectSpec):
         class_path: of its class, or of a function that returns it.
         init_args: its keyword arguments.
         weights: a safetensors file of weights to start from.
+
+    Example:
+        >>> mlp = ModelConfig("softlabels.models.MLP", {"inputs": 6, "hidden": [16], "classes": 5})
     """
 
     weights: str | None = None

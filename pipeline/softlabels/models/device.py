@@ -26,7 +26,7 @@ def resolve_device(name: str) -> torch.device:
         raise ConfigError(f"device is {name!r}", remedy="choose auto, cpu, cuda or cuda:N")
     if name != "cpu" and int(name.partition(":")[2] or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"device is {name} and torch sees {torch.cuda.device_count()} CUDA devices", remedy="use --device=auto"
+            f"device is {name}, and torch finds {torch.cuda.device_count()} CUDA devices", remedy="use --device=auto"
         )
     return torch.device(name)
 

@@ -45,15 +45,15 @@ def read_estimator(path: Path, packages: Collection[str]) -> tuple[Any, str]:
         doubtful = skops.get_untrusted_types(data=data)
         if strange := [name for name in doubtful if not _is_known(name, {"sklearn", *packages})]:
             raise WeightsError(
-                f"{path} holds what is no type of the packages that the recipe names: {some(strange)}",
-                remedy="read what they are; of a file that you trust, fit the estimator again with `softlabels train-teacher`",
+                f"{path} holds types that are not from the packages that the recipe names: {some(strange)}",
+                remedy="check what they are; if you trust the file, fit the estimator again with `softlabels train-teacher`",
             )
         return skops.loads(data, trusted=doubtful), blake3_hex(data)
     except WeightsError:
         raise
     except Exception as error:  # skops says in many ways that a file is none of its own
         raise WeightsError(
-            f"{path} is no whole skops file: {type(error).__name__}: {error}", remedy="save or fetch it again"
+            f"{path} is not a complete skops file: {type(error).__name__}: {error}", remedy="save or fetch it again"
         ) from error
 
 

@@ -125,7 +125,7 @@ def _weight_files(folder: Path, name: str) -> list[Path]:
     if is_single:
         raise WeightsError(
             f"{name} holds two sets of weights: {SINGLE}, and the shards of {INDEX}",
-            remedy="remove the one that is not meant",
+            remedy="remove one of them",
         )
     given = read_json(folder / INDEX).get("weight_map")
     files = sorted({str(file) for file in given.values()}) if isinstance(given, dict) else []
@@ -148,7 +148,9 @@ def _dtypes(file: Path) -> Iterator[tuple[str, str]]:
             for tensor in names:
                 yield tensor, opened.get_slice(tensor).get_dtype()
     except SafetensorError as error:
-        raise WeightsError(f"{file} is no whole safetensors file: {error}", remedy="save or fetch it again") from error
+        raise WeightsError(
+            f"{file} is not a complete safetensors file: {error}", remedy="save or fetch it again"
+        ) from error
 
 
 def _quantized(config: Any) -> str | None:

@@ -140,7 +140,7 @@ def _refuse_kernels(found: object, where: str) -> None:
     """
     if kernels := _kernels(found):
         raise ConfigError(
-            f"{where} asks for code on the hub: {some(kernels)}",
+            f"{where} refers to code on the hub: {some(kernels)}",
             remedy="take attn_implementation and the like out of it; code that a checkpoint or a recipe names is not run",
         )
 
@@ -159,7 +159,7 @@ def _require_known(options: Options, config: Any, where: str) -> None:
     known = {*config.to_dict(), *config.attribute_map} - {"num_labels", "architectures", "dtype", "model_type"}
     for key in options:
         if key == "num_labels":
-            raise ConfigError("config.num_labels says what classes says", remedy="give classes instead")
+            raise ConfigError("config.num_labels repeats classes", remedy="give only classes")
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             raise ConfigError(

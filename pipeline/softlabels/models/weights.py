@@ -199,7 +199,7 @@ def opened(path: Path) -> Iterator[Any]:
         if _is_pickle(path):
             raise WeightsError(f"{path} is a pickle, which can run code when it is opened", remedy=_CONVERT) from None
         raise WeightsError(
-            f"{path} is no whole safetensors file: {error}",
+            f"{path} is not a complete safetensors file: {error}",
             remedy="save or fetch it again; only safetensors files are read",
         ) from error
 

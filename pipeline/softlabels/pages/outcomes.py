@@ -23,7 +23,7 @@ from softlabels.stream.columns import SoftColumns
 
 SQUARE = 40  # classes up to which every pair is kept
 PAIRS = 60  # of more classes
-VOICES = 8  # members that are shown by themselves
+VOICES = 6  # members that are shown by themselves: there are as many colours
 _CANDIDATES = 32  # classes of a position among which pairs are looked for
 _BLOCK = 1 << 24  # probabilities of a block
 Blocks = Callable[[], Iterator[Columns]]

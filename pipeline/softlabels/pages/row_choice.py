@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from softlabels.pages.answers import Answers
 from softlabels.pages.distributions import flag_entropy, mean_log_probs, softmax_entropy
-from softlabels.pages.row_scan import Scan, columns_of, even_rows, teacher_of
+from softlabels.pages.row_scan import Scan, columns_of, teacher_of
+from softlabels.pages.sample import sample
 from softlabels.store import Store
 
 MOST_ROWS = 400
@@ -52,7 +53,7 @@ def ranked(store: Store, found: Scan, answers: Sequence[Answers]) -> dict[str, I
             lists[WORDS[name]] = found.rows[np.argsort(-own, kind="stable")[: min(_LIST, int(inside.sum()))]]
     for each in answers:
         lists[f"farthest from the teacher: {each.label}"] = _furthest(store, each)[:_LIST]
-    every = even_rows(store, MOST_ROWS) if asked is None else asked[:: max(1, len(asked) // MOST_ROWS)]
+    every = sample(store, MOST_ROWS).rows if asked is None else asked[:: max(1, len(asked) // MOST_ROWS)]
     lists[EVEN] = every
     return lists
 

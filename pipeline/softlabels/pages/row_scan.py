@@ -16,11 +16,13 @@ from softlabels.checks.label_errors import Block, LabelErrors, find_label_errors
 from softlabels.labels.base import Columns
 from softlabels.labels.bernoulli import sigmoid
 from softlabels.pages.distributions import Teacher, flag_entropy, mean_log_probs, softmax_entropy
+from softlabels.pages.sample import sample
 from softlabels.store import Store
 from softlabels.store.columns import LABEL
 
-MOST = 1 << 28  # numbers of all distributions that are looked at
-_BLOCK = 1 << 22  # of a block
+MOST = 1 << 26  # numbers of all distributions that are looked at
+_BLOCK = 1 << 20  # of a block
+_LEAST = 16  # rows
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -49,21 +51,14 @@ def teacher_of(store: Store) -> Teacher:
 
 def scan(store: Store) -> Scan:
     """Look at the rows of a store's one target."""
-    rows = even_rows(store, max(1, MOST // _numbers(store)))
+    most = MOST if store.encoding.keeps_all else MOST // 8  # tails take longer
+    rows = sample(store, max(_LEAST, most // _numbers(store))).rows
     found: dict[str, list[Floats]] = {}
     usual = _usual_sizes(store, rows) if store.encoding.target == "values" else None
     for part in _cut(store, rows):
         for name, values in _scores(store, part, usual).items():
             found.setdefault(name, []).append(values)
     return Scan(rows, {name: np.concatenate(each) for name, each in found.items()}, label_errors(store))
-
-
-def even_rows(store: Store, most: int) -> Ints:
-    """All rows, or at most so many evenly by content key, which are the same however the store is ordered; ascending."""
-    if store.rows <= most:
-        return np.arange(store.rows)
-    keys = np.ascontiguousarray(store.column("content_key")).view(">u8")[:, 0]
-    return np.sort(np.argpartition(keys, most)[:most])
 
 
 def label_errors(store: Store) -> LabelErrors | None:
@@ -139,6 +134,17 @@ def _by_row(values: Floats, counts: NDArray[np.bool_]) -> Floats:
 
 
 def _soft_scores(teacher: Teacher, columns: Columns) -> dict[str, Floats]:
+    """Of positions, some at a time: those of a row may have very many classes."""
+    step = max(1, 32 * _BLOCK // teacher.row_bytes)
+    count = len(next(iter(columns.values())))
+    parts = [
+        _of_part(teacher, {name: values[start : start + step] for name, values in columns.items()})
+        for start in range(0, max(1, count), step)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _of_part(teacher: Teacher, columns: Columns) -> dict[str, Floats]:
     at = teacher.encoding.near_1
     own = teacher.member_log_probs(columns, at)
     if teacher.encoding.target == "sigmoid":

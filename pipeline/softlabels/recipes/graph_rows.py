@@ -87,7 +87,7 @@ def graph_rows(*, split: str, source: str, unseen: float = 0.0, seed: int = 0) -
     is_own = left_out if split == UNSEEN else (graph.splits == split) & ~left_out
     if not is_own.any():
         known = [*np.unique(graph.splits).tolist(), *[UNSEEN] * bool(left_out.any())]
-        raise TransferSetError(f"no node of {source} is of split {split!r}", remedy=f"its splits are {some(known)}")
+        raise TransferSetError(f"{source} has no node in split {split!r}", remedy=f"its splits are {some(known)}")
     first = np.flatnonzero(is_own)
     others = np.flatnonzero(~is_own if split == UNSEEN else ~is_own & ~left_out)
     nodes = np.concatenate([first, others])

@@ -36,7 +36,7 @@ def class_shares(batches: Batches, *, mean: str) -> Tensor:
     total, rows = torch.zeros((), dtype=torch.float64), 0
     for batch in batches.epoch(0):
         if batch.soft is None:
-            raise ConfigError("these batches carry no soft labels", remedy="give the loader a store")
+            raise ConfigError("these batches have no soft labels", remedy="give the loader a store")
         total = total + batch.soft.log_probs(1.0, mean).double().exp().sum(dim=0)
         rows += len(batch)
     return total / rows
@@ -77,7 +77,7 @@ def ratio_bias(target: Tensor, shares: Tensor) -> Tensor:
     if never:
         raise ConfigError(
             f"the teacher gives class {never[0]} no probability on any row of the transfer set",
-            remedy="such a class cannot be corrected so; give --rows, or add rows to the transfer set",
+            remedy="such a class cannot be corrected this way; give --rows, or add rows to the transfer set",
         )
     return target.log() - shares.log()
 

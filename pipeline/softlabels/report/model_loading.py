@@ -70,6 +70,6 @@ def _inputs(recipe: Recipe, prepare: ObjectSpec, inputs: Shape | None) -> str:
     module, name = ".".join(parts[:-1]), parts[-1]
     columns = ", ".join(map(str, (recipe.get("transfer_set") or {}).get("inputs") or ())) or "the inputs"
     given = without_folders(dict(prepare.init_args))
-    arguments = f", **{one_line(repr(given))}" if given else ""
+    arguments = f", **{one_line(repr(given), None)}" if given else ""
     code = f"from {module} import {name}\n\ninputs = {name}(rows{arguments})  # rows: a list of {one_line(columns)}, one a row"
     return f"{what}, made of raw rows by the recipe's prepare function:\n\n```python\n{code}\n```"

@@ -99,7 +99,7 @@ def require_renamed(others: Sequence[Store], rename: Mapping[str, str]) -> None:
     known = {name for store in others for each in store.spec.targets for name in each.label_space.names or ()}
     if strangers := sorted(rename.keys() - known):
         raise ConfigError(
-            f"no store but the first has a class called {some(map(repr, strangers))}",
+            f"none of the later stores has a class {some(map(repr, strangers))}",
             remedy="map names of the later stores to those of the first (--rename.THEIRS=OURS)",
         )
 
@@ -108,14 +108,14 @@ def class_order(ours: LabelSpace, theirs: LabelSpace, rename: Mapping[str, str],
     """The same of one target, whose stores messages call `where`; None where the classes stand in one order."""
     if ours.vocabulary != theirs.vocabulary:
         raise OtherTokenizer(
-            f"the tokens of {where[0]} and {where[1]} are those of different vocabularies",
+            f"{where[0]} and {where[1]} have tokens of different vocabularies",
             remedy="give stores of one tokenizer",
         )
     if ours.names is None or theirs.names is None:
         if (ours.names is None) != (theirs.names is None):
             named, bare = where if theirs.names is None else where[::-1]
             raise ClassMismatch(
-                f"{named} names its classes and {bare} does not, so nobody knows which is which",
+                f"{named} names its classes and {bare} does not, so they cannot be matched",
                 remedy="make the other store again with class names (--classes of import)",
             )
         if ours.classes != theirs.classes:

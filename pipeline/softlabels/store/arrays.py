@@ -78,7 +78,7 @@ def _require_logits(
         )
     if (mask is None) != (spec.positions is None):
         raise UserError(
-            "a mask of positions belongs to rows of positions, and to them only",
+            "a mask belongs only to rows of positions",
             remedy="give a mask (of tokens a document too) where the specification has positions, else neither",
         )
     lead = (rows,) if spec.positions is None else (rows, spec.positions)

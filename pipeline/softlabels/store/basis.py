@@ -27,7 +27,7 @@ from softlabels.system.files import Files, Folder
 from softlabels.system.places import Target, folder_of
 
 Basis = NDArray[np.float16]
-_REMEDY = "get this file again from whoever made the store (all splits hold the same), or run `softlabels repair`"
+_REMEDY = "get this file again from the store's maker (all splits hold the same), or run `softlabels repair`"
 
 
 def basis_digest(basis: Basis) -> str:
@@ -82,7 +82,7 @@ def put_basis(store: Folder, basis: Basis) -> None:
     data = np.ascontiguousarray(basis, "<f2").tobytes()
     if not create(store, BASIS_FILE, data) and not _stands(store, basis):
         raise SpecMismatch(
-            f"another basis of the tails stands in {store}, of a writer that began at the same time",
+            f"another basis of the tails is in {store}, from a writer that started at the same time",
             remedy="run the same command again",
         )
 

@@ -172,8 +172,8 @@ class Carrying:
             )
         if self.target.create(PLAN, data, staged=f"{self._staged}.file"):
             raise StorageError(
-                f"{self.target} overwrites names that are taken, so that of two writers both would win",
-                remedy="use a server that honours If-None-Match",
+                f"{self.target} overwrites existing names, so two writers could both believe that they won",
+                remedy="use a server that supports If-None-Match",
             )
         if basis is not None:
             self._small(BASIS_FILE, basis.tobytes())
@@ -185,7 +185,7 @@ class Carrying:
             self._require_written(name, data)
         if not created and self._standing(name) != data:
             raise SpecMismatch(
-                f"{self.target.at(name)} holds something else, of a writer that began at the same time",
+                f"{self.target.at(name)} holds something else, from a writer that started at the same time",
                 remedy="give another place",
             )
 
@@ -290,7 +290,7 @@ class Carrying:
             if self._should_stop() or self._error is not None:
                 raise Interrupted(
                     f"stopped while {self.source} was carried to {self.target}",
-                    remedy="run the same command again to go on",
+                    remedy="run the same command again to resume",
                 )
             yield piece
 

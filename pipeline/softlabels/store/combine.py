@@ -41,7 +41,7 @@ from softlabels.store.spec import (
 )
 
 Keys = NDArray[np.uint8]
-_DISTINCT = "say repeated=first to keep the first row of each key"
+_DISTINCT = "give repeated=first to keep the first row of each key"
 
 
 def merged(
@@ -91,8 +91,8 @@ def concatenated(stores: Sequence[Store], rename: Mapping[str, str], repeated: R
         if repeated == "error" and (found >= 0).any():
             row = int((found >= 0).argmax())
             raise RepeatedRow(
-                f"{int((found >= 0).sum()):,} rows of {store.folder}, the first of them row {row}, have content keys of rows "
-                "of a store before it",
+                f"{int((found >= 0).sum()):,} rows of {store.folder}, the first of them row {row}, have "
+                "content keys that an earlier store has",
                 remedy=_DISTINCT,
             )
         new = np.flatnonzero(found < 0)
@@ -182,7 +182,7 @@ def _met(stores: Sequence[Store], keys: Sequence[tuple[Keys, Ints]], missing: Mi
     there = np.logical_and.reduce([each >= 0 for each in found])
     if not there.any():
         raise UnlabelledRows(
-            f"no row stands in all of {some(str(store.folder) for store in stores)}",
+            f"no row is in all of {some(str(store.folder) for store in stores)}",
             remedy="give stores that label the same rows, with keys that were made alike",
         )
     if missing == "error":

@@ -128,7 +128,7 @@ def _parts(text: str, what: str) -> tuple[dict[str, Any], str]:
         if not isinstance(fields, dict):
             raise ValueError
     except ValueError:
-        raise StorageError(f"the front matter of {what} cannot be read", remedy="mend or remove it") from None
+        raise StorageError(f"the front matter of {what} cannot be read", remedy="correct or remove it") from None
     return fields, text[found.end() :]
 
 

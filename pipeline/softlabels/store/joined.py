@@ -65,7 +65,7 @@ class Joined(Store):
     def record(self, shard: int) -> Commit:
         """Raises `UserError`: nothing was written."""
         raise UserError(
-            f"{self.path} are read as one and lie in no store", remedy="`softlabels merge` makes one of them"
+            f"{self.path} are read as one and are not one store", remedy="`softlabels merge` makes one of them"
         )
 
     @property

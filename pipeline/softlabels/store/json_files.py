@@ -13,10 +13,8 @@ from softlabels.store.spec import FORMAT
 from softlabels.system.files import Files
 
 # What to do about a file that says what the store is, and about one of a shard.
-RESTORE = "get this file again from whoever made the store, or run `softlabels repair`; where that cannot, label again"
-RELABEL = (
-    "get this file again from whoever made the store, or run `softlabels repair` and then the command that made it"
-)
+RESTORE = "get this file again from the store's maker, or run `softlabels repair`; if that cannot, label again"
+RELABEL = "get this file again from the store's maker, or run `softlabels repair` and then the command that made it"
 MAX_JSON_BYTES = 1 << 25  # plan and manifest; a specification and 138 bytes a shard
 MAX_RECORD_BYTES = 1 << 27  # a commit record; about 71 bytes a block and 120 a chunk of a column
 T = TypeVar("T")

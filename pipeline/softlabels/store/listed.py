@@ -97,7 +97,7 @@ def safe_name(where: object, name: str) -> str:
     """A name that somebody else may have chosen, and that is to be a folder. Raises `StorePathError`."""
     if not name or name.startswith(".") or not name.isprintable() or {*name} & {*"/\\:"} or len(name.encode()) > 200:
         raise StorePathError(
-            f"{where} has a split called {one_line(ascii(name))}, which is no name of a folder",
-            remedy="name another split (--split=train), and tell whoever made the store",
+            f"{where} has a split called {one_line(ascii(name))}, which cannot be the name of a folder",
+            remedy="name another split (--split=train), and tell the store's maker",
         )
     return name

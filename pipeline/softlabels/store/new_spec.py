@@ -72,11 +72,15 @@ def store_spec(
         teacher_batch: rows a teacher batch; 0 where outputs come from elsewhere.
 
     Raises `UserError` where values do not go together.
+
+    Example:
+        >>> store_spec(teacher="mine", name="noise", keys=array_keys(inputs), classes=5, members=3).rows
+        200
     """
     teacher = _teacher(teacher, members)
     each = {"": (encoding, classes)} if targets is None else targets
     if not each:
-        raise UserError("a store of no targets holds nothing", remedy="name one, or leave out targets")
+        raise UserError("a store needs a target", remedy="name one, or leave out targets")
     for one in each if [*each] != [""] else ():
         require_name(one)
     inputs = "reference" if embed is None else "embed"
@@ -111,7 +115,7 @@ def _labelled(targets: Collection[str], labelled: bool | Collection[str]) -> Col
     """The names of the targets that are to have hard labels. Raises `UserError` for one that is none."""
     names = (targets if labelled else ()) if isinstance(labelled, bool) else labelled
     if strangers := sorted({*names} - {*targets}):
-        raise UserError(f"no target is called {some(strangers)}", remedy=f"name some of {some(targets)}")
+        raise UserError(f"there is no target {some(strangers)}", remedy=f"name some of {some(targets)}")
     return names
 
 

@@ -49,8 +49,8 @@ class Pinned:
         own = manifest.spec.transfer_set.split
         if self.signed_by is not None and own != split:
             raise SpecMismatch(
-                f"{store} lies where the split {split} belongs, and what is signed is the split {own}",
-                remedy="ask whoever signed it; a store that may have another name can be pinned by its digest alone",
+                f"{store} is in the place of the split {split}, and was signed as the split {own}",
+                remedy="ask its maker; a store that may have another name can be pinned by its digest only",
             )
 
 
@@ -74,7 +74,7 @@ def require_pinned(
         if manifest.digest != digest:
             raise SpecMismatch(
                 f"the store at {store} has the digest {manifest.digest}, not {digest}",
-                remedy="ask whoever made it which one is right; nothing of it was used",
+                remedy="ask the store's maker which one is right; nothing of it was used",
             )
     if signed_by is not None:
         require_signed(store, manifest, public_key(signed_by))

@@ -65,6 +65,10 @@ def open_store(
         StorePathError: no store there, or a root of several splits and none chosen.
         UnsealedStore: it is not finished. DamagedManifest: it does not agree with itself.
         SpecMismatch, NotSigned: another digest; no valid signature of that key.
+
+    Example:
+        >>> open_store("stores/noise", split="train").log_probs([3, 1, 4], temperature=8.0).shape
+        (3, 5)
     """
     root = files_of(path)
     splits = store_splits(root)
@@ -90,7 +94,7 @@ class Store(Stored):
 
     Attributes:
         path, folder: where it lies. spec, manifest: what it says of itself.
-        rows: R. targets: the names of its targets, "" of one without a name.
+        rows: R, their number. targets: the names of its targets, "" of one without a name.
         classes, members, class_names: C, M and the names of the classes, or None.
         encoding: dense, topk, sigmoid or values, with what its columns mean. soft_columns: the names of its columns.
         positions: P, the (most) positions of a row; None where a row is one distribution and has no such axis.
@@ -100,6 +104,12 @@ class Store(Stored):
         columns: `content_key` uint8 (16,), `label` (`softlabels.labels.hard`); `position_mask` (P,) of rows of positions,
             of tokens `document` (P,); dense `logits` float16 ([P,] M, C) and `shift` float32 ([P,] M), or what another encoding
             says; and `input` where inputs are embedded. What ragged rows do not hold is filled up, with mask and document 0.
+
+    Example:
+        >>> store.rows, store.members, store.classes
+        (160, 3, 5)
+        >>> store.column("logits").shape, store.probabilities([3, 1, 4], temperature=8.0).shape
+        ((160, 3, 5), (3, 5))
     """
 
     def __init__(self, folder: Files, *, check: Check = "first") -> None:
@@ -260,7 +270,8 @@ class Store(Stored):
         wanted = np.asarray(rows, np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= self.rows):
             raise UserError(
-                f"rows {wanted.min()} to {wanted.max()} of a store of {self.rows}", remedy="ask for its rows"
+                f"rows {wanted.min()} to {wanted.max()} of a store of {self.rows} rows",
+                remedy=f"ask for rows 0 to {self.rows - 1}",
             )
         return gather(self, (name,), wanted)[name]
 

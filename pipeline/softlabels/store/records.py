@@ -130,8 +130,8 @@ def by_name_of(spec: Spec, lost: Any) -> dict[str, Lost]:
     if not all(isinstance(each, Lost) for each in given.values()) or not fits_targets(spec, given):
         said = ", ".join(f"{target.name} {target.encoding.kind}".strip() for target in spec.targets)
         raise UserError(
-            f"what is said of what storing lost is not of its targets and their kinds ({said})",
-            remedy="give what encoding gave, of each target (Lost() where nobody knows)",
+            f"the measures of what storing lost are not for its targets and their kinds ({said})",
+            remedy="give what encoding gave, of each target (Lost() where it is unknown)",
         )
     return dict(given)
 

@@ -116,7 +116,7 @@ def _plan_and_manifest(store: Files) -> tuple[Plan, Manifest | None]:
         raise wrong
     raise DamagedManifest(
         f"neither {store.at(PLAN)} ({what}) nor {MANIFEST} says what the store should hold",
-        remedy="get one of them again from whoever made the store, or label the transfer set into another folder",
+        remedy="get one of them again from the store's maker, or label the transfer set into another folder",
     ) from wrong
 
 

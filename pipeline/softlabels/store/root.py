@@ -24,7 +24,9 @@ _log = logging.getLogger(__name__)
 def require_apart(source: Files, target: Folder) -> None:
     """Raise `StorePathError` where one of two folders lies in the other, or is the other."""
     if source.overlaps(target):
-        raise StorePathError(f"{target} and {source} lie in each other", remedy="give a target beside the source")
+        raise StorePathError(
+            f"{target} and {source}: one is inside the other", remedy="give a target beside the source"
+        )
 
 
 def require_root(root: Folder, splits: tuple[str, ...]) -> None:
@@ -71,7 +73,7 @@ def lost_splits(root: Files) -> list[DamagedStore]:
     """An error for each split that the files at `root` for other readers list, and that holds no store any more."""
     listed = listed_splits(root)
     remedy = (
-        "the command that made it makes it again, or get its folder again from whoever made the store; if it was taken away on "
+        "the command that made it makes it again, or get its folder again from the store's maker; if it was taken away on "
         "purpose, delete zarr.json or dataset_dict.json there and run `softlabels repair`"
     )
     lost = sorted(listed - {folder.name for folder in store_folders(root)})

@@ -104,7 +104,7 @@ def _check_lost(spec: Spec, found: Commit | Manifest, where: str) -> None:
     fits = here == (found.targets is not UNSET) and not (here and found.fidelity) and fits_targets(spec, found.lost)
     if not fits:
         names = some(target.name for target in spec.targets)
-        raise DamagedManifest(f"{where} does not say what storing lost of {names or 'its labels'}", remedy=RESTORE)
+        raise DamagedManifest(f"{where} does not say what storing cost for {names or 'its labels'}", remedy=RESTORE)
 
 
 def check_record(spec: Spec, shard: int, record: Commit, where: str) -> None:
@@ -132,7 +132,7 @@ def check_record(spec: Spec, shard: int, record: Commit, where: str) -> None:
     ):
         raise DamagedManifest(
             f"{where} does not describe shard {shard} as the plan cuts it",
-            remedy="get this file again from whoever made the store, or run `softlabels repair`",
+            remedy="get this file again from the store's maker, or run `softlabels repair`",
         )
 
 

@@ -57,7 +57,7 @@ def signatures_file(first: tuple[Signature, ...], more: tuple[Signature, ...] = 
     if len(found) > MOST:
         raise ConfigError(
             f"a store has at most {MOST} signatures, and these are {len(found)}",
-            remedy=f"take those that nobody needs out of {SIGNATURES}",
+            remedy=f"remove unused ones from {SIGNATURES}",
         )
     return pretty_json(Signatures(signatures=tuple(found[key] for key in sorted(found))))
 
@@ -86,7 +86,7 @@ def require_signed(store: Files, manifest: Manifest, key: PublicKey) -> None:
     else:
         what = f"{store} is not signed"
     check = "check the key; where it is right, " if names else ""
-    raise NotSigned(what, remedy=f"{check}use nothing of it; get the store again from whoever should have signed it")
+    raise NotSigned(what, remedy=f"{check}use nothing of it; get the store again from its maker")
 
 
 def _is_signed(found: tuple[Signature, ...], manifest: Manifest, key: PublicKey) -> bool:

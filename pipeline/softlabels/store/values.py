@@ -35,7 +35,7 @@ def check_column(
         require(values < spec.folds, f"is of no fold below {spec.folds}", first_row)
     elif name == "position_mask" and not spec.of_tokens:
         require(np.asarray((values <= 1).all(axis=1)), "the mask of its positions is neither 0 nor 1", first_row)
-        require(np.asarray(values.any(axis=1)), "none of its positions counts: the mask is 0 throughout", first_row)
+        require(np.asarray(values.any(axis=1)), "none of its positions counts: the mask is 0 everywhere", first_row)
     elif owner is not None and bare(name) == LABEL:
         require_labels(owner, values, first_row=first_row)
     elif owner is not None:

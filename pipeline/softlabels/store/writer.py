@@ -50,20 +50,21 @@ class StoreWriter:
     that holds shards has it already. `presence` is the mark of a live writer where the caller has made it already; it is closed
     with the writer.
 
-    ::
-
-        with StoreWriter(path, spec) as writer:
-            for shard in writer.pending:
-                rows = slice(*writer.rows_of(shard))
-                writer.write_logits(shard, keys=keys[rows], labels=labels[rows], logits=logits[rows])
-            writer.seal()
-
     Raises:
         StorePathError: `path` is a file, or a folder that holds something else.
         DamagedManifest: the plan of a sealed store is gone.
         SpecMismatch: the store was begun with another specification and holds shards; each differing field is named.
         UserError: the basis is not the one that the specification names, or none is given or stored.
         DamagedStore: it is sealed, and a record or file of it is gone or of another size.
+
+    Example:
+        >>> keys = array_keys(inputs)
+        >>> spec = store_spec(teacher="mine", name="noise", keys=keys, classes=5, members=3)
+        >>> with StoreWriter("stores/written/train", spec) as writer:
+        ...     for shard in writer.pending:
+        ...         rows = slice(*writer.rows_of(shard))
+        ...         writer.write_logits(shard, keys=keys[rows], labels=labels[rows], logits=logits[rows])
+        ...     digest = writer.seal().digest
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class StoreWriter:
     def stopped(self) -> errors.Interrupted:
         """The error for a writer that was asked to stop; whoever gives the same command again goes on."""
         what = f"stopped with {len(self.pending)} of {self.spec.shards} shards left in {self.path}"
-        return errors.Interrupted(what, remedy="run the same command again to go on")
+        return errors.Interrupted(what, remedy="run the same command again to resume")
 
     def __enter__(self) -> Self:
         return self

@@ -47,6 +47,11 @@ class Batch:
         mask: (B, P) bool, the positions that count, of all targets alike; None where rows have none.
         first: the place of the first example in the whole batch, of which these are a part: of a process, or a slice.
         whole: how many rows that has; None where these are all.
+
+    Example:
+        >>> batch = next(Loader(EmbeddedRows(store), store, batch_size=50, seed=0).epoch(0))
+        >>> batch.inputs.shape, batch.labels.shape, batch.soft.log_probs(4.0).shape
+        (torch.Size([50, 6]), torch.Size([50]), torch.Size([50, 5]))
     """
 
     inputs: Tensor

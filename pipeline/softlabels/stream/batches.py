@@ -28,16 +28,9 @@ _ASK_WORKERS = "use torchdata's StatefulDataLoader, and its state_dict and load_
 class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
     """The batches of a `Loader` for `DataLoader`, as dicts of tensors by the names that `SoftLabelDataset` lists.
 
-    They are batches already, which `batch_size=None` says::
-
-        batches = SoftLabelBatches(Loader(rows, store, batch_size=512, seed=0))
-        for epoch in range(10):
-            batches.set_epoch(epoch)
-            for batch in DataLoader(batches, batch_size=None, num_workers=2):
-                soft = batches.soft_labels(batch)
-
-    A pass gives every row once, whatever the number of workers and processes: each gives a stretch of its own of the epoch's
-    sequence, so that none reads the others' chunks, and nothing is agreed upon. `batch_size` rows are those of all processes
+    They are batches already, which `batch_size=None` says. A pass gives every row once, whatever the number of workers and
+    processes: each gives a stretch of its own of the epoch's sequence, so that none reads the others' chunks, and nothing is
+    agreed upon. `batch_size` rows are those of all processes
     together, each of which makes as many steps. Without workers, or with one, and in one process the batches are those of
     `Loader.epoch`. With n workers batch b comes from worker b % n; worker 0 begins at the epoch's first row, and the next one
     where it ends. Of several processes rank 0 begins there, and the next rank where its last worker ends. So the order depends
@@ -53,6 +46,14 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
 
     Raises:
         ConfigError: a loader of a part, no `part` among several processes, or batches that do not give each process a row.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> batches = SoftLabelBatches(Loader(EmbeddedRows(store), store, batch_size=50, seed=0))
+        >>> for epoch in range(2):
+        ...     batches.set_epoch(epoch)
+        ...     for batch in DataLoader(batches, batch_size=None):  # num_workers=2, where reading costs much
+        ...         soft = batches.soft_labels(batch)
     """
 
     def __init__(self, loader: Loader, *, part: Part | None = None) -> None:
@@ -91,7 +92,7 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
         """
         if get_worker_info() is None and self._by_workers:
             raise ConfigError(
-                "worker processes give these batches, and only they know where they stand", remedy=_ASK_WORKERS
+                "worker processes give these batches, and only they know their positions", remedy=_ASK_WORKERS
             )
         epoch, batch = self._place
         return {"epoch": epoch, "batch": batch, **self._facts()}
@@ -105,7 +106,7 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
         """
         needed = {"epoch", "batch", *self._facts()}
         if not (isinstance(state, Mapping) and needed <= state.keys()) or min(state["epoch"], state["batch"]) < 0:
-            raise ConfigError("this is no state of SoftLabelBatches", remedy="give what state_dict() gave")
+            raise ConfigError("this is not a state of SoftLabelBatches", remedy="give the result of state_dict()")
         self._loaded, self._place = dict(state), (state["epoch"], state["batch"])
         self._loaded_by_worker = get_worker_info() is not None
         if get_worker_info() is None:
@@ -155,8 +156,8 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
             part = Part()
             if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
                 raise ConfigError(
-                    f"torch.distributed joins {dist.get_world_size()} processes, and nothing says which rows are this one's",
-                    remedy="give part=Part(dist.get_rank(), dist.get_world_size()), or part=Part() where one reads for all",
+                    f"torch.distributed joins {dist.get_world_size()} processes, and this one's part of the rows is not given",
+                    remedy="give part=Part(dist.get_rank(), dist.get_world_size()), or part=Part() if one reads for all",
                 )
         number, workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         return Stretch(len(self.loader.rows), self.loader.batch_size, part, number, workers)

@@ -51,11 +51,7 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
 
     `DataLoader` makes batches of them, tensors by the same names with an axis of rows before the others, and `soft_labels`
     makes `SoftLabels` of a batch. Shuffle them by `windows`, not by `shuffle=True`, which reads a chunk for every row once
-    the labels are larger than `cache_bytes`::
-
-        data = SoftLabelDataset(rows, store)
-        for batch in DataLoader(data, batch_size=512, sampler=data.windows(seed=0)):
-            soft = data.soft_labels(batch)
+    the labels are larger than `cache_bytes`.
 
     Works in worker processes, forked or spawned; each of them reads all chunks. `SoftLabelBatches` divides them.
 
@@ -65,6 +61,12 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
 
     Raises:
         UnlabelledRows, LabelError, ClassMismatch, AlignmentError, ConfigError: as `examples.join_examples` says.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> data = SoftLabelDataset(EmbeddedRows(store), store)
+        >>> for batch in DataLoader(data, batch_size=50, sampler=data.windows(seed=0)):
+        ...     soft = data.soft_labels(batch)
     """
 
     def __init__(

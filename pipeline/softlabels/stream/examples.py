@@ -311,7 +311,7 @@ def _checked_selection(selection: Ints | None, total: int) -> Ints:
     if selection.ndim != 1 or not np.issubdtype(selection.dtype, np.integer):
         raise ConfigError(
             f"a selection is a list of row numbers, not {selection.dtype} of shape {selection.shape}",
-            remedy="of a mask, give np.flatnonzero(mask)",
+            remedy="for a mask, give np.flatnonzero(mask)",
         )
     if len(selection) == 0 or selection.min() < 0 or selection.max() >= total:
         raise ConfigError(

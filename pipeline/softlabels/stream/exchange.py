@@ -120,7 +120,7 @@ def _unpacked(message: Buffer, kinds: Collection[Column], count: int, rank: int)
     size, expected = memoryview(message).nbytes, count * sum(column.row_bytes for column in kinds)
     if size != expected:
         raise SpecMismatch(
-            f"process {rank} sent {size} bytes of rows, and {expected} were to come: it goes through other rows",
+            f"process {rank} sent {size} bytes of rows, instead of {expected}: it has other rows",
             remedy="start all processes with the same code, stores, transfer set and recipe",
         )
     at = 0

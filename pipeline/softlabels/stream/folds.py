@@ -28,6 +28,11 @@ def fold_of(keys: NDArray[np.uint8], folds: int) -> NDArray[np.uint16]:
     Args:
         keys: (R, 16) uint8 content keys.
         folds: from 2 to 65,536.
+
+    Example:
+        >>> from softlabels.stream.folds import fold_of
+        >>> fold_of(array_keys(inputs), 5)[:4]
+        array([0, 4, 2, 4], dtype=uint16)
     """
     halves = np.ascontiguousarray(keys).view("<u8").astype(np.uint64).reshape(len(keys), 2)
     hashes = mix(halves[:, 1] ^ mix(halves[:, 0] ^ mix(np.array([_FOLD]))))

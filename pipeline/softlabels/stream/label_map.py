@@ -50,7 +50,7 @@ def check_label_map(labels: Array, items: Ints, found: Ints, store: Store, *, na
         raise OtherLabels(
             f"{name} calls class {usual[moved[0]]} what {store.path} calls class {moved[0]} (one of {len(moved)}): "
             "the hard labels are the store's in another numbering",
-            remedy="number the classes as the store does (transfer_set.label, classes); its logits stand in that order",
+            remedy="number the classes as the store does (transfer_set.label, classes); its logits are in that order",
         )
 
 

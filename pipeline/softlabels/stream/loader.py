@@ -100,6 +100,11 @@ class Loader:
 
     Raises:
         UnlabelledRows, LabelError, ClassMismatch, AlignmentError, ConfigError: as `examples.join_examples` says.
+
+    Example:
+        >>> loader = Loader(EmbeddedRows(store), store, batch_size=50, seed=0)
+        >>> [len(batch) for batch in loader.epoch(0)]
+        [50, 50, 50, 10]
     """
 
     def __init__(

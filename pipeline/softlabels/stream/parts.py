@@ -35,6 +35,10 @@ class Part:
 
     Raises:
         ConfigError: there is no such rank.
+
+    Example:
+        >>> Part(1, 4).rows(50)  # of a batch of 50 rows
+        slice(12, 25, None)
     """
 
     rank: int = 0

@@ -216,6 +216,6 @@ def _check_sequences(name: str, sequence: SequenceInfo, stored: SequenceInfo, st
     if sequence.bos != stored.bos and stored_bos(store.spec.preprocessing) is not None:
         ours, theirs = (f"with {bos!r}" if bos else "without a bos" for bos in (sequence.bos, stored.bos))
         raise AlignmentError(
-            f"texts of {name} begin {ours}, those of {store.path} {theirs}: no row would meet its labels",
+            f"texts of {name} begin {ours}, those of {store.path} {theirs}: no row would find its labels",
             remedy=f"set transfer_set.sequences.bos to {stored.bos or 'none'}",
         )

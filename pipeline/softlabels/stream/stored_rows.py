@@ -67,7 +67,13 @@ class StoredRows:
 
 
 class EmbeddedRows(StoredRows):
-    """The rows that a store holds itself (`inputs: embed`), in the place of a transfer set."""
+    """The rows that a store holds itself (`inputs: embed`), in the place of a transfer set.
+
+    Example:
+        >>> len(EmbeddedRows(store).keys)
+        160
+        >>> loader = Loader(EmbeddedRows(store), store, batch_size=50, seed=0)
+    """
 
     def __init__(self, store: Store) -> None:
         if "input" not in store.columns:

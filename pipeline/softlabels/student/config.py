@@ -32,38 +32,37 @@ class LoopConfig:
 
     Attributes:
         mean: how an ensemble's members are averaged: arithmetic, geometric or tempered.
-        logit_standardization: bring the logits of teacher and student to mean 0 and deviation 1 in the soft term.
-        tail_bound: take labels that are known at one temperature alone at higher ones too: what their tails weigh is then an
-            upper bound (docs/translate.md).
-        loss_args: arguments of the soft term, by name, where it has any; docs/losses.md lists them.
+        logit_standardization: scale the logits of teacher and student to mean 0 and standard deviation 1 in the soft term.
+        tail_bound: use labels that are known at one temperature also at higher ones, with an upper bound for the mass of their
+            tails (docs/translate.md).
+        loss_args: arguments of the soft term, by name; docs/losses.md lists them.
         epochs: passes over the training rows.
-        batch_size: rows a step.
+        batch_size: rows per step.
         block: consecutive rows of the transfer set that stay together in the shuffle: rows are mixed over 16 such blocks at a
             time. By default 512, fewer where a row's distributions and input are large (docs/training.md).
-        micro_batch: rows a forward pass, where a batch does not fit into memory (gradients are accumulated); the loss does
-            not depend on it.
+        micro_batch: rows per forward pass, if a batch does not fit into memory (gradients are accumulated); the loss does not
+            depend on it.
         optimizer: class and arguments, called with the model's parameters.
         scheduler: learning rate schedule, stepped once a step; an argument "total_steps" becomes the run's number of steps.
         precision: arithmetic of the forward pass; weights, loss and optimizer stay float32.
-        clip_norm: largest norm of a step's gradient, all parameters together.
+        clip_norm: largest norm of a step's gradient, over all parameters.
         max_norm: largest norm of the incoming weights of a unit, kept after every step.
-        ema: decay of an exponential moving average of the weights, which is then what is judged and kept, such as 0.999.
-        validation: share of the training rows held out to judge epochs; 0 for none.
+        ema: decay of an exponential moving average of the weights, such as 0.999; the average is then evaluated and kept.
+        validation: share of the training rows held out to compare epochs; 0 for none.
         keep: best keeps the epoch with the lowest validation loss (the last one without validation), last the last epoch.
-        class_weights: what rows of each class count in both terms: balanced (by the labelled training rows), or a list of a
-            number a class; all alike by default. Of flags what each class's term counts. docs/losses.md says how.
-        targets: of a store of several targets, what is other for one of them: a mapping {box: {loss: huber, weight: 2}} by
-            their names. An entry may give loss, loss_args, temperature, alpha (or hard_weight and soft_weight), mean,
-            logit_standardization, class_weights; weight, of its loss in the sum (0 leaves the target out); and output, the
-            student's output that meets it (by default that of its name). docs/targets.md says what holds where nothing is
-            given.
-        positions: of rows of positions, how many of a row's a step takes: a number, or a share between 0 and 1; all by default.
-            {background: 30, class: 0} takes all that have a hard label of another class, and 30 of the others (without class,
-            of those without a label). docs/training.md says which.
+        class_weights: weights of the classes in both terms: balanced (by the labelled training rows), or a list with one number
+            per class; equal by default. For flags they weigh each class's term. See docs/losses.md.
+        targets: for a store of several targets, settings for each by its name: {box: {loss: huber, weight: 2}}. An entry may
+            give loss, loss_args, temperature, alpha (or hard_weight and soft_weight), mean, logit_standardization,
+            class_weights; weight, of its loss in the sum (0 leaves the target out); and output, the student's output for it (by
+            default the one with its name). See docs/targets.md for the defaults.
+        positions: for rows of positions, how many positions of a row a step takes: a number, or a share between 0 and 1; all by
+            default. {background: 30, class: 0} takes all with a hard label of another class, and 30 of the others (without
+            class: of those without a label). See docs/training.md.
         hard_label_fraction: share of the training rows whose hard label is used.
         checkpoint_every: epochs between checkpoints.
-        shard: several processes hold a piece each of the student, its gradients and its optimizer, for one that fits no single
-            device; one process alone holds all. docs/scaling.md says what it takes.
+        shard: each of several processes holds a piece of the student, its gradients and its optimizer, for a student that does
+            not fit one device. See docs/scaling.md.
         device: auto (cuda where there is one, else cpu), cpu, cuda or cuda:N.
         threads: CPU threads; torch's own choice when not given.
     """
@@ -189,7 +188,7 @@ class TrainingConfig(LoopConfig):
         given = (self.hard_weight, self.soft_weight)
         if self.alpha is not None and given != (None, None):
             raise ConfigError(
-                f"alpha={self.alpha} and hard_weight={self.hard_weight}, soft_weight={self.soft_weight} say the same twice",
+                f"alpha={self.alpha} and hard_weight={self.hard_weight}, soft_weight={self.soft_weight} both set the weights",
                 remedy="give alpha, or both weights and alpha=null",
             )
         if (self.hard_weight is None) != (self.soft_weight is None):

@@ -38,7 +38,7 @@ from softlabels.student.ranks import ALONE, Ranks
 from softlabels.student.sharded import Sharded
 from softlabels.system.patience import patience
 
-AGAIN = "run the same command again to go on"
+AGAIN = "run the same command again to resume"
 FAILED = "softlabels/failed"  # on the board: who has failed first, and why
 GRACE, PAUSE = 0.5, 0.05  # seconds in which a rank that has failed says why, and between two looks
 T = TypeVar("T")
@@ -129,7 +129,7 @@ def _join(backend: str) -> Distributed:
         return Distributed(rank, world, board, group)
     except ValueError as error:
         raise ConfigError(
-            f"the environment of this process does not say how to meet the others: {error}",
+            f"the environment of this process does not say how to reach the others: {error}",
             remedy="start them by torchrun, or by softlabels train-student --processes=N",
         ) from error
     except RuntimeError as error:
@@ -218,7 +218,7 @@ class Distributed:
         if "imed out" in str(error):
             what = f"another of the {self.world} processes has not answered for {patience():g} s"
             return RankLost(
-                what, remedy=f"end what hangs, and {AGAIN}; what is slow needs a larger SOFTLABELS_PATIENCE"
+                what, remedy=f"end what hangs, and {AGAIN}; if it is only slow, set a larger SOFTLABELS_PATIENCE"
             )
         rank, _, said = self._on_board().partition(" ")
         what = f"rank {rank} of {self.world} has failed: {said}"
@@ -273,7 +273,7 @@ class Distributed:
         pause = 1e-4
         while not work.is_completed():
             if self._ended.is_set():
-                raise RankLost("this process ends before the others have answered", remedy=AGAIN)
+                raise RankLost("this process ended before the others answered", remedy=AGAIN)
             time.sleep(pause)
             pause = min(2 * pause, 5e-3)
         work.wait()

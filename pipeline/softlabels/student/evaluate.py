@@ -74,7 +74,7 @@ def evaluate_teacher(
             one = batch.only(name)
             soft = one.soft
             if soft is None:
-                raise ConfigError("these batches carry no soft labels", remedy="give the loader a store")
+                raise ConfigError("these batches have no soft labels", remedy="give the loader a store")
             members[name] = members[name] or [each.metrics() for _ in range(soft.stored_members)]
             with naming_target(name), naming_row(one, each.mean):
                 for _, part in counted_blocks(one, soft.classes, whole=one.mask is None):

@@ -233,7 +233,7 @@ def _compare_one(form: str, found: Tensor, expected: Tensor) -> tuple[float, flo
 def _unbounded(what: str) -> ExportError:
     return ExportError(
         f"{what}, and a number of eight bits has a range with finite ends; no file was written",
-        remedy="leave int8 out of --formats, or mask classes behind the network, where whoever runs the file does it",
+        remedy="leave int8 out of --formats, or mask classes behind the network, where the file is run",
     )
 
 

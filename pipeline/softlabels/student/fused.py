@@ -128,7 +128,7 @@ class _LinearLoss(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
-            raise RuntimeError("the gradients of this loss were asked for twice; they are kept for one backward pass")
+            raise RuntimeError("the gradients of this loss were requested twice; they are kept for one backward pass")
         found = (None if g is None else g.mul_(scale).to(t) for g, t in zip(gradients, ctx.dtypes, strict=True))
         return *found, None
 

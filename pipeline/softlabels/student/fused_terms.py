@@ -54,7 +54,7 @@ def block_term(spec: LossSpec, soft: SoftLabels | None, *, impossible: bool) -> 
     checked_args(spec)
     if spec.soft_weight > 0 and LOSSES[spec.loss].whole_batch:
         raise ConfigError(
-            f"the loss {spec.loss} looks at a batch as a whole, and the fused loss takes it in blocks of positions",
+            f"the loss {spec.loss} needs the whole batch, and the fused loss takes it in blocks of positions",
             remedy="use a loss that is a sum over positions, such as forward_kl",
         )
     plain = spec.class_weights is None and not spec.logit_standardization and not impossible

@@ -43,7 +43,7 @@ def check_labels(labels: Tensor, outputs: int, target: Target = "softmax") -> No
         LabelError: a class outside -1 .. C - 1, a flag that is none of -1, 0 and 1, a vector that is infinite or NaN in part.
     """
     if target == "softmax":
-        remedy = "mend the transfer set's labels, or give the student the right number of classes"
+        remedy = "correct the transfer set's labels, or give the student the right number of classes"
         if outputs == 1:
             remedy = "one output has no classes: say transfer_set.label_as: values, or flags of 0 and 1"
         outside = f"hard label {{}} lies outside the student's {outputs} classes (-1 means none)"
@@ -55,7 +55,7 @@ def check_labels(labels: Tensor, outputs: int, target: Target = "softmax") -> No
             f"hard labels are {labels.dtype} of shape {tuple(labels.shape)}, and the student gives {outputs} outputs",
             remedy=f"labels of kind {target} are (positions, outputs) {dtype}",
         )
-    mend = "mend the transfer set's labels"
+    mend = "correct the transfer set's labels"
     if target == "sigmoid":
         _refuse(labels, (labels < NO_LABEL) | (labels > 1), "a flag is {}: flags are 0, 1 or -1 (unknown)", mend)
         return

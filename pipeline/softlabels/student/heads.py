@@ -81,7 +81,7 @@ def heads_of(config: TrainingConfig) -> dict[str, Head]:
         with naming_target(name):
             if "loss" not in entry.given:
                 raise ConfigError(
-                    f"{SECTION}.{name} has no loss, and nobody said which kind of labels it is for",
+                    f"{SECTION}.{name} has no loss, and the kind of its labels is not known",
                     remedy="name the loss, or train from a store by `softlabels.train`",
                 )
             own = dataclasses.replace(config, targets={}, **entry.given)

@@ -222,7 +222,7 @@ class Learner:
                 if len(batch) > 1 or "more than 1 value per channel" not in str(error):
                     raise
                 raise ConfigError(
-                    "the last rows of a batch are a single one, of which batch norm cannot take a variance",
+                    "the last part of a batch is a single row, and batch norm cannot take its variance",
                     remedy="choose a batch_size (or micro_batch) that leaves more, in a new run folder",
                 ) from error
 

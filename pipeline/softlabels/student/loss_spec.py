@@ -83,7 +83,7 @@ def target_of(loss: str) -> Target:
         if loss in names:
             return target
     known = ", ".join(name for names in LOSS_NAMES.values() for name in names)
-    raise ConfigError(f"no loss is called {loss!r}", remedy=f"choose one of {known}")
+    raise ConfigError(f"there is no loss {loss!r}", remedy=f"choose one of {known}")
 
 
 def require_served(loss: str, target: Target, classes: int | None = None) -> None:
@@ -98,7 +98,7 @@ def require_served(loss: str, target: Target, classes: int | None = None) -> Non
         )
     if loss == "cosine" and classes == 1:
         raise ConfigError(
-            "the loss cosine of one value asks for its sign alone, and has no gradient", remedy="use loss=mse or huber"
+            "the loss cosine of one value depends only on its sign, and has no gradient", remedy="use loss=mse or huber"
         )
 
 

@@ -114,6 +114,11 @@ def distillation_loss(
         LabelError: a label that is none, see `hard_labels.check_labels`, or a row without one where the loss needs it.
         LogitsError: a loss that is undefined because one side alone is -inf, see the term.
         MeanUnavailable: reduced labels cannot give the mean, or standardised members.
+
+    Example:
+        >>> batch = next(Loader(EmbeddedRows(store), store, batch_size=50, seed=0).epoch(0))
+        >>> z = torch.nn.Linear(6, 5)(batch.inputs)
+        >>> distillation_loss(z, batch.soft, batch.labels, temperature=4.0, hard_weight=0.1, soft_weight=0.9).backward()
     """
     if temperature is None:
         if target_of(loss) != "values":
@@ -231,7 +236,7 @@ def require_loss(
         require_sparse(spec, tail)
     if loss.needs_label and label_free_rows > 0:
         raise ConfigError(
-            f"the loss {name} treats each row's own class apart, and {label_free_rows} rows have no hard label",
+            f"the loss {name} needs each row's hard label, and {label_free_rows} rows have no hard label",
             remedy="use loss=forward_kl, js or dist, or hard_label_fraction=1 and rows with labels only",
         )
     if loss.whole_batch and micro_batch is not None:
@@ -241,7 +246,7 @@ def require_loss(
         )
     if loss.whole_batch and class_weights:
         raise ConfigError(
-            f"the loss {name} correlates over the whole batch, in which no row has a weight of its own",
+            f"the loss {name} correlates over the whole batch, so rows have no weights",
             remedy="drop class_weights, or use a loss that is a sum over rows, such as forward_kl",
         )
     if spec.logit_standardization:
@@ -312,6 +317,6 @@ def _check_labelled(loss: str, labels: Tensor | None, student: Tensor) -> None:
     missing = int((labels < 0).sum())
     if missing:
         raise LabelError(
-            f"the loss {loss} treats each row's own class apart, and {missing} of {len(labels)} rows have no hard label",
+            f"the loss {loss} needs each row's hard label, and {missing} of {len(labels)} rows have no hard label",
             remedy="use loss=forward_kl, js or dist, or rows with labels only",
         )

@@ -43,7 +43,8 @@ def shared_config(students: Sequence[Student]) -> TrainingConfig:
     first, names = students[0].config, [student.name for student in students]
     if len(set(names)) < len(names):
         raise ConfigError(
-            f"two students would share a folder: {max(names, key=names.count)}", remedy="give values that differ more"
+            f"two students would share a folder: {max(names, key=names.count)}",
+            remedy="give values that differ in their first digits",
         )
     for student in students[1:]:
         for name in SHARED:
@@ -51,7 +52,7 @@ def shared_config(students: Sequence[Student]) -> TrainingConfig:
                 raise ConfigError(
                     f"students trained side by side differ in {name}: {getattr(first, name)} and "
                     f"{getattr(student.config, name)}",
-                    remedy="train them in runs of their own",
+                    remedy="train them in separate runs",
                 )
     return first
 

@@ -1,4 +1,4 @@
-"""What a run says about itself while it trains: `metrics.jsonl`, one JSON object a line, and TensorBoard events.
+"""What a run says about itself while it trains: `metrics.jsonl`, one JSON object a line; trackers are told its numbers.
 
 The lines are a function of the run's progress: on resume the file is written anew from the checkpoint's lines, so that it
 equals the file of a run that was never stopped, apart from what stands under "times".
@@ -7,18 +7,14 @@ equals the file of a run that was never stopped, apart from what stands under "t
 from __future__ import annotations
 
 import json
-import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
-from softlabels.system.durable import system_errors
+from softlabels.student.tracker import Tolerated, Tracker
 from softlabels.system.local import LocalFolder
 
 NAME = "metrics.jsonl"
-EVENTS = "tensorboard"
-_log = logging.getLogger(__name__)
 
 
 class RunLog:
@@ -26,27 +22,36 @@ class RunLog:
 
     Args:
         lines: the lines so far; what is added is appended to this list too.
-        step: optimizer steps done so far; TensorBoard forgets events after it.
+        step: optimizer steps done so far.
+        trackers: make those that are told the numbers, and first the run's `settings`.
     """
 
-    def __init__(self, folder: LocalFolder, lines: list[str], step: int) -> None:
-        self._folder, self._lines = folder, lines
+    def __init__(
+        self,
+        folder: LocalFolder,
+        lines: list[str],
+        step: int,
+        trackers: Sequence[Callable[[], Tracker]] = (),
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._folder, self._lines, self._trackers = folder, lines, [*map(Tolerated, trackers)]
         folder.put(NAME, "".join(line + "\n" for line in lines).encode())
-        self._events = _events(folder, step)
+        for tracker in self._trackers:
+            tracker.begin(folder.at().absolute(), settings or {}, step)
 
     def add(self, entry: Mapping[str, object], step: int | None = None) -> None:
-        """Append one line and, given a step, its numbers to TensorBoard. JSON has no infinity: that becomes null."""
+        """Append one line and, given a step, tell trackers its numbers. JSON has no infinity: that becomes null."""
         line = json.dumps(finite(entry), allow_nan=False)
         self._lines.append(line)
         self._folder.append(NAME, f"{line}\n".encode())
-        if step is not None and self._events is not None:
-            for name, value in _scalars(entry):
-                self._events.add_scalar(name, value, step)
+        if step is not None:
+            for tracker in self._trackers:
+                tracker.scalars(_scalars(entry), step)
 
     def close(self) -> None:
-        """Close TensorBoard's events."""
-        if self._events is not None:
-            self._events.close()
+        """Tell trackers that nothing more comes."""
+        for tracker in self._trackers:
+            tracker.end()
 
 
 class Unwritten:
@@ -57,19 +62,6 @@ class Unwritten:
 
     def close(self) -> None:
         """There is nothing to close."""
-
-
-def _events(folder: LocalFolder, step: int) -> SummaryWriter | None:
-    """TensorBoard's writer; None, and a warning, where the path is not UTF-8, which it cannot take."""
-    events = folder.at(EVENTS)
-    try:
-        str(events).encode()
-    except UnicodeEncodeError:
-        _log.warning("%s is not UTF-8: no events for TensorBoard are written", events)
-        return None
-    folder.make(EVENTS)
-    with system_errors("write", events):
-        return SummaryWriter(str(events), purge_step=step + 1)
 
 
 def is_ended(folder: LocalFolder) -> bool:
@@ -94,12 +86,12 @@ def finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _scalars(entry: Mapping[str, object], prefix: str = "") -> list[tuple[str, float]]:
+def _scalars(entry: Mapping[str, object], prefix: str = "") -> dict[str, float]:
     """Numbers by name, nested ones as `kl/4`; times are no curves."""
-    found: list[tuple[str, float]] = []
+    found: dict[str, float] = {}
     for name, value in entry.items():
         if isinstance(value, Mapping) and name != "times":
-            found += _scalars(value, f"{name}/")
+            found |= _scalars(value, f"{name}/")
         elif isinstance(value, int | float) and not isinstance(value, bool) and name not in ("epoch", "step"):
-            found.append((prefix + name, float(value)))
+            found[prefix + name] = float(value)
     return found

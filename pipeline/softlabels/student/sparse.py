@@ -41,7 +41,7 @@ def require_sparse(spec: LossSpec, tail: str) -> None:
     reason = _NEVER.get(loss) or _REASONS.get(tail, {}).get(loss)
     if reason is not None:
         raise ConfigError(
-            f"the loss {loss} cannot be had from labels with encoding topk, tail {tail}: {reason}",
+            f"the loss {loss} is not available for labels with encoding topk, tail {tail}: {reason}",
             remedy="use loss=forward_kl or loss=js, or label the transfer set with "
             + ("encoding dense" if loss in _NEVER else "tail lowrank"),
         )

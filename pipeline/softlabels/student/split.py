@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from softlabels.errors import ConfigError
 from softlabels.stream.order import mix
 
-_VALIDATION, _LABELLED, _CHOSEN = 1, 2, 3  # what sets the hashes apart
+_SHUFFLED, _VALIDATION, _LABELLED, _CHOSEN = range(4)  # what sets the hashes apart
 
 
 def validation_rows(keys: NDArray[np.uint8], fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -73,8 +73,17 @@ def chosen_rows(keys: NDArray[np.uint8], fraction: float, seed: int) -> NDArray[
         raise ConfigError(f"row_fraction must lie in (0, 1], not {fraction}", remedy="give a share of the rows")
     chosen = _smallest(keys, fraction, seed, _CHOSEN)
     if len(keys) and not chosen.any():
-        raise ConfigError(f"row_fraction={fraction} of {len(keys)} rows leaves none", remedy="choose a larger fraction")
+        raise ConfigError(
+            f"row_fraction={fraction} of {len(keys)} rows leaves no row", remedy="choose a larger fraction"
+        )
     return chosen
+
+
+def shuffled_rows(keys: NDArray[np.uint8], seed: int) -> NDArray[np.int64]:
+    """Numbers of the rows in an order that keys (R, 16) and seed decide, of each key the first row alone."""
+    _, firsts = np.unique(np.ascontiguousarray(keys).view(np.dtype((np.void, 16)))[:, 0], return_index=True)
+    firsts = np.asarray(firsts, np.int64)
+    return np.asarray(firsts[np.argsort(_hash(keys[firsts], seed, _SHUFFLED), kind="stable")])
 
 
 def _smallest(keys: NDArray[np.uint8], fraction: float, seed: int, purpose: int) -> NDArray[np.bool_]:

@@ -25,25 +25,29 @@ class StudentTraining(LoopConfig):
     """How students are trained, and which.
 
     Attributes:
-        temperature: T > 0 of the soft term: a number, a schedule over the steps such as linear:20:4 or cosine:20:4, or a
-            list of these: a student for each.
-        alpha: short for soft_weight = alpha and hard_weight = 1 - alpha: a number, a schedule, or a list of these; 0.9 where
-            nothing is given.
+        temperature: T > 0 of the soft term: a number, a schedule over the steps such as linear:20:4 or cosine:20:4, or a list
+            of these (one student for each).
+        alpha: short for soft_weight = alpha and hard_weight = 1 - alpha: a number, a schedule, or a list of these; 0.9 by
+            default.
         hard_weight: weight of the hard labels' term, a number or a schedule; given together with soft_weight, without alpha.
         soft_weight: weight of the soft term.
-        loss: the soft term, or a list: forward_kl, reverse_kl, js, soft_ce, logit_mse, dkd, nkd, dist; of flags (sigmoid) bce,
-            of values mse, huber, cosine; bce and mse also where forward_kl stands here. The hard student of values takes the
-            first.
-        seeds: a student of each kind for every seed, which decides its first weights, dropout, and with hard_label_fraction
+        loss: the soft term, or a list: forward_kl, reverse_kl, js, soft_ce, logit_mse, dkd, nkd, dist; for flags (sigmoid) bce;
+            for values mse, huber, cosine. forward_kl means bce for flags and mse for values. The hard student of values takes
+            the first.
+        seeds: one student of each kind for every seed, which decides its first weights, dropout, and with hard_label_fraction
             the rows that keep their label.
-        seed: decides, with the rows' keys, their order, and which are held out; alike for all students.
+        seed: decides, with the rows' keys, their order and which are held out; the same for all students.
         members: numbers of the teacher's members to learn from, such as 0,2; all by default.
-        weights: the members' shares in the mean, one for each that is taken; by default those that the store names.
-        baseline: train the same student with hard labels only as well, on the same rows in the same order.
-        row_fraction: share of the training rows that are used at all.
+        weights: the weights of the chosen members in the mean; by default those in the store.
+        baseline: also train the same student with hard labels only, on the same rows in the same order.
+        row_fraction: share of the training rows to use.
         only_classes: use only the training rows whose hard label is one of these numbers.
         divide: what several processes divide: batches (the rows of each), students (each process trains some of them on whole
-            batches), or auto (students where there are as many as processes, or more). docs/scaling.md says what each costs.
+            batches), or auto (students, if there are at least as many as processes). See docs/scaling.md.
+
+    Example:
+        >>> StudentTraining(temperature=(1.0, 4.0), alpha=0.9, epochs=20, seeds=(0, 1)).swept  # a student for each T and seed
+        ('temperature',)
     """
 
     temperature: Setting | tuple[Setting, ...] = DEFAULT_TEMPERATURE

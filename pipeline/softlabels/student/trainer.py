@@ -6,7 +6,7 @@ It does not know where batches come from (`softlabels.stream`) nor what the mode
 may train together (`ranks`): they take every step together, and rank 0 alone touches the folder.
 
 A run folder holds `checkpoint.pt` and, in a folder a student, when the run has ended: `weights.safetensors` (the best
-epoch's by validation loss, or the last one's), `metrics.jsonl`, `tensorboard/`.
+epoch's by validation loss, or the last one's), `metrics.jsonl`, and what trackers write, as `tensorboard/`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from softlabels.errors import DamagedRun, Interrupted, RunExists
 from softlabels.models import save_weights
 from softlabels.models.device import resolve_device, warm_up
+from softlabels.objects import plain
 from softlabels.student import checkpoint, runlog
 from softlabels.student.checkpoint import load_checkpoint, save_checkpoint
 from softlabels.student.heads import Head
@@ -34,6 +36,7 @@ from softlabels.student.ranks import ALONE, Ranks, require_same
 from softlabels.student.run_identity import facts_of, orders_of, settings_of, shared_config
 from softlabels.student.runlog import RunLog, Unwritten
 from softlabels.student.seeding import deterministic, rng_of_rank, rng_state, set_rng_state, torch_rng_of_rank
+from softlabels.student.tracker import TensorBoard, Tracker
 from softlabels.student.validation import validate
 from softlabels.system.local import LocalFolder, local_folder
 
@@ -95,6 +98,7 @@ class Trainer:
         before: `train` and `validation` in the order of an earlier version: a run that it began goes on in that order.
         ranks: the processes that train together; the batches given are this one's part of each.
         by_students: they divide the students, and the batches given are whole; see `divided`.
+        tracker: makes one for each student, each time that the run begins or goes on; beside TensorBoard.
 
     Attributes:
         is_of_before: whether it does so; known once `run` has begun.
@@ -116,9 +120,11 @@ class Trainer:
         before: tuple[Batches, Batches | None] | None = None,
         ranks: Ranks = ALONE,
         by_students: bool = False,
+        tracker: Callable[[], Tracker] | None = None,
     ) -> None:
         self._train, self._validation, self._folder = train, validation, local_folder(folder)
         self._before, self.is_of_before = before, False
+        self._tracker = tracker
         self._ranks, self._sharing = ranks, ALONE if by_students else ranks  # all; those that share a batch
         self._config = shared_config(students)
         self._who: Any = {"ranks": ranks, "sharing": self._sharing, "sharded": self._config.shard}
@@ -188,7 +194,10 @@ class Trainer:
     def _log(self, learner: Learner) -> RunLog | Unwritten:
         if not self._is_first:
             return Unwritten()
-        return RunLog(self._home(learner), learner.standing.lines, self._progress.step)
+        home, settings = self._home(learner), self._identity | {"training": plain(learner.config)}
+        trackers: list[Callable[[], Tracker]] = [partial(TensorBoard, home)]
+        trackers += [] if self._tracker is None else [self._tracker]
+        return RunLog(home, learner.standing.lines, self._progress.step, trackers, settings)
 
     def _home(self, learner: Learner) -> LocalFolder:
         return self._folder.within(learner.name)
@@ -261,7 +270,7 @@ class Trainer:
                 self._save()
                 raise Interrupted(
                     f"stopped in epoch {progress.epoch + 1} of {self._config.epochs}, after step {progress.step}",
-                    remedy="run the same command again to go on",
+                    remedy="run the same command again to resume",
                 )
             moved = batch.to(self._device)
             losses = [learner.step(batch, moved, progress.step) for learner in self._own]

@@ -54,7 +54,8 @@ def require_own_rows(
         found.add(places, apart(one[:, None], other[:, None]).numpy(), largest(one[:, None]).numpy())
     for _, count, most in found.found():
         raise ConfigError(
-            f"{who} gives {count} of {len(inputs)} rows other logits alone than in a batch: they differ by up to {most:.3g}",
+            f"{who} gives {count} of {len(inputs)} rows other logits one at a time than in a batch: "
+            f"they differ by up to {most:.3g}",
             remedy=f"{EVALUATION}; {PADDING}" if padded else EVALUATION,
         )
     return together
@@ -91,8 +92,8 @@ def require_trainable(
             raise
         parts = "" if micro_batch is None else f", micro_batch {micro_batch}"
         raise ConfigError(
-            f"an epoch of {rows:,} rows ends in a batch of a single one (batch_size {batch_size}{parts}), of which batch norm "
-            "cannot take a variance",
+            f"an epoch of {rows:,} rows ends in a batch of a single row (batch_size {batch_size}{parts}), "
+            "and batch norm cannot take its variance",
             remedy=f"give {_other_size(rows, batch_size, micro_batch)}, or a model without batch norm",
         ) from error
 

@@ -94,7 +94,7 @@ class Bucket(Remote):
                     )
                 files = [(found["path"], found["size"]) for found in page if found["size"]]
                 if any(not path.startswith(within) for path, _ in files):
-                    raise StorageError(f"{self.root} lists keys that it was not asked for", remedy=_AGAIN + _KEPT)
+                    raise StorageError(f"{self.root} lists keys outside of the request", remedy=_AGAIN + _KEPT)
                 yield from ((path[lead:], size) for path, size in files)
 
     def list(self, name: str = "") -> Iterator[str]:
@@ -147,7 +147,7 @@ class Bucket(Remote):
             data = bytes(interruptible(obstore.get_range, self.client, self.key(name), start=start, length=length))
         if len(data) > length:
             raise StorageError(
-                f"cannot read {self.at(name)}: {len(data)} bytes came where {length} were asked for", remedy=_AGAIN
+                f"cannot read {self.at(name)}: {len(data)} bytes came instead of {length}", remedy=_AGAIN
             )
         return data
 
@@ -206,7 +206,7 @@ class Bucket(Remote):
                     inside = path.startswith(lead) or (not each["size"] and f"{path}/" == lead)
                     if not inside or (again and each["size"]) or max(len(found), empty) > self.most_entries:
                         raise StorageError(
-                            f"{self.at(name)} lists keys that it was not asked for, or more than {self.most_entries:,}",
+                            f"{self.at(name)} lists keys outside of the request, or more than {self.most_entries:,}",
                             remedy="give the address of one store, and check who answers there",
                         )
                     if each["size"]:
@@ -295,7 +295,7 @@ def _reason(error: Exception) -> tuple[str, str]:
         code = None
     answer = " ".join(found[1] for found in (status, code) if found)
     if f"{ELSEWHERE}," in source or (status and status[1].startswith("3")):
-        return "the server sends on to another one, or to a file", "give the address of the server that has the store"
+        return "the server redirects to another one, or to a file", "give the address of the server that has the store"
     if "169.254." in text or "metadata.google" in text:  # where machines of a cloud are given theirs
         return "no credentials are found", _UNSET + _KEPT
     denied = kind in ("PermissionDeniedError", "UnauthenticatedError") or (status and status[1] in ("401", "403"))

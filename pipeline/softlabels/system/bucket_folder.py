@@ -168,8 +168,8 @@ class BucketFolder(Bucket):
         """Raises `StorageError` for a server that overwrites names that are taken."""
         if not any(self._keeps_taken(lock) for _ in range(_PROBES)):
             raise StorageError(
-                f"{self} overwrites names that are taken, so that of two workers both would win",
-                remedy="use a server that honours If-None-Match, or write to a folder",
+                f"{self} overwrites existing names, so two workers could both believe that they won",
+                remedy="use a server that supports If-None-Match, or write to a folder",
             )
         return _Unseen()
 

@@ -208,8 +208,8 @@ class _Seen:
             if left:
                 time.sleep(0.1 * 2 ** (_TRIES - left))
         raise StorageError(
-            f"cannot read {self._root.at(key)}: {len(data):,} bytes came where {wanted:,} were asked for",
-            remedy="run the same command again; where that stays so, find out who answers",
+            f"cannot read {self._root.at(key)}: {len(data):,} bytes came instead of {wanted:,}",
+            remedy="run the same command again; if that does not help, find out which server answers",
         )
 
     def _pin(self, key: str, version: Version) -> None:

@@ -120,8 +120,8 @@ class Fetched:
     def _require_own_process(self) -> None:
         if os.getpid() != self._process:
             raise ConfigError(
-                "a store far away is read in a forked process, where its connections do not work",
-                remedy="start workers anew (multiprocessing_context='spawn' of a DataLoader), or pull the store",
+                "a remote store is read in a forked process, where its connections do not work",
+                remedy="spawn the workers (multiprocessing_context='spawn' of a DataLoader), or pull the store",
             )
 
     def _run(self, future: Future[memoryview], name: str, start: int, end: int) -> None:

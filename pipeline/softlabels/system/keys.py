@@ -62,8 +62,8 @@ def public_key(key: str) -> PublicKey:
     data, where = (key.encode(errors="replace"), "the key") if key.startswith(_LINES) else _read(key)
     if b"PRIVATE KEY" in data:
         raise ConfigError(
-            f"{where} is a private key, and a public one is asked for",
-            remedy="give the public one (openssl pkey -in KEY -pubout), and keep this one to yourself",
+            f"{where} is a private key, and a public key is needed",
+            remedy="give the public key (openssl pkey -in KEY -pubout), and keep this one secret",
         )
     if data.count(b"-----BEGIN") > 1 or (b"-----BEGIN" not in data and b"\n" in data.strip()):
         raise ConfigError(f"{where} holds more than one key or line", remedy="give a file for each")
@@ -86,9 +86,7 @@ def private_key(path: str) -> PrivateKey:
     own, unsupported = _part("hazmat.primitives.serialization"), _part("exceptions").UnsupportedAlgorithm
     load = own.load_ssh_private_key if b"OPENSSH PRIVATE KEY" in data else own.load_pem_private_key
     if b"PRIVATE KEY" not in data:
-        raise ConfigError(
-            f"{where} holds no private key", remedy=f"{_KINDS} as PEM, the half that you keep to yourself"
-        )
+        raise ConfigError(f"{where} holds no private key", remedy=f"{_KINDS} as PEM, the secret half")
     passphrase = os.environ.get(PASSPHRASE)
     try:
         try:
@@ -104,7 +102,7 @@ def private_key(path: str) -> PrivateKey:
         ) from None
     except unsupported:
         raise ConfigError(
-            f"{where} is of a kind, or encrypted in a way, that cryptography does not read", remedy=f"{_KINDS} as PEM"
+            f"{where} is of a kind, or encrypted in a way, that cannot be read", remedy=f"{_KINDS} as PEM"
         ) from None
     return PrivateKey(_known(found, "PrivateKey", where))
 
@@ -135,7 +133,7 @@ def _scheme(public: Any) -> tuple[Any, ...]:
 def _read(path: str) -> tuple[bytes, str]:
     """A key's file, and what messages call it."""
     if "-----BEGIN" in path or "PRIVATE KEY" in path:
-        raise ConfigError("a key stands in the place of the name of its file", remedy="give the name of a file")
+        raise ConfigError("a key is given instead of the name of its file", remedy="give the name of a file")
     with system_errors("read", Path(path)):
         if not Path(path).is_file():
             raise ConfigError(f"there is no file {path}, where a key is looked for", remedy="give the file of a key")

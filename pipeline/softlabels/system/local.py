@@ -114,7 +114,7 @@ class LocalFolder(LocalFiles):
         try:
             if not lock.alone():
                 raise RunExists(
-                    f"another process is at work in {self}", remedy="wait until it has ended, or give another folder"
+                    f"another process is working in {self}", remedy="wait until it has ended, or give another folder"
                 )
             with lock.own():
                 yield

@@ -235,12 +235,10 @@ class LocalFiles:
         if cached := _SNAPSHOT.search(str(self.at(name))):  # a tree of links to what lies beside it
             team, _, own = cached[1].partition("--")
             remedy = f"the Hub's cache holds links; `softlabels pull hf://datasets/{team}/{own} STORE` makes a store of files"
-        return StrangePath(
-            f"{self.at(name)} is a link, and nothing below {self.root} is reached through one", remedy=remedy
-        )
+        return StrangePath(f"{self.at(name)} is a link, and links below {self.root} are not followed", remedy=remedy)
 
     def _not_plain(self, name: str) -> StrangePath:
         return StrangePath(
-            f"{self.at(name)} is no plain file with one name (a folder, pipe, device, or a hard link)",
+            f"{self.at(name)} is not a plain file with one name (it is a folder, pipe, device or hard link)",
             remedy="find out who put it there, and delete it",
         )

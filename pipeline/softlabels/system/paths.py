@@ -21,9 +21,9 @@ def local_path(path: str | PathLike[str]) -> str:
                 remedy=f"write {one_line(address[1])}://, or ./{one_line(address[1])}:/ for a folder of this machine",
             )
         raise ConfigError(
-            f"an address ({one_line(address[1])}:) stands where a path of this machine is needed",
-            remedy="stores are read and written at addresses (s3://BUCKET/FOLDER); runs, weights, exports and keys lie on this "
-            "machine; `softlabels push FOLDER ADDRESS` and `softlabels pull ADDRESS FOLDER` carry stores",
+            f"an address ({one_line(address[1])}:) is given where a path of this machine is needed",
+            remedy="stores are read and written at addresses (s3://BUCKET/FOLDER); runs, weights, exports and keys are on this "
+            "machine; use `softlabels push FOLDER ADDRESS` and `softlabels pull ADDRESS FOLDER` for stores",
         )
     return text
 

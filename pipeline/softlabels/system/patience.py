@@ -23,7 +23,9 @@ from typing import Any, TypeVar
 from softlabels.errors import ConfigError, Stalled
 
 DEFAULT_SECONDS = 600.0
-AGAIN = "end what hangs and run the same command again; what is only slow needs a larger SOFTLABELS_PATIENCE"
+AGAIN = (
+    "end the process that hangs and run the same command again; if it is only slow, set a larger SOFTLABELS_PATIENCE"
+)
 T = TypeVar("T")
 U = TypeVar("U")
 

@@ -193,7 +193,9 @@ class Repository:
             StorageError: it may not be written to, or the revision is no branch.
         """
         if re.fullmatch("[0-9a-f]{40}", self.revision or ""):
-            raise StorageError(f"{self} is a commit, to which nothing is added", remedy="name a branch, or none")
+            raise StorageError(
+                f"{self} is a commit, and nothing can be added to a commit", remedy="name a branch, or none"
+            )
         with _quiet(), tempfile.TemporaryDirectory(prefix="softlabels-") as self._spool:
             yield self._made()
 
@@ -233,7 +235,7 @@ class Repository:
                     out.writelines(hashed())
             except OSError as error:
                 raise DiskFull(
-                    f"{path} cannot be laid ready in {self._spool} ({error.strerror}): a push copies a file before it is sent",
+                    f"{path} cannot be copied to {self._spool} ({error.strerror}): a push copies a file before it is sent",
                     remedy="make room there, or set TMPDIR to a folder with room",
                 ) from None
             operation = CommitOperationAdd(path, str(spooled))
@@ -281,8 +283,8 @@ class Repository:
         wrong = [path for path, each in self.sent.items() if not each.is_at(found.get(path))]
         if wrong:
             raise StorageError(
-                f"{self} lists something else than what was sent to it ({some(wrong)})",
-                remedy="look whether a .gitignore there keeps these files out, and run the same command again",
+                f"{self} does not list what was sent to it ({some(wrong)})",
+                remedy="check whether a .gitignore there excludes these files, and run the same command again",
             )
         self.sent = {}
         for known in ("head", "tree", "paths"):  # of the state before
@@ -361,21 +363,21 @@ def _refusal(error: BaseException, what: str, again: str) -> SoftLabelsError:
     if type(error).__name__ == "OfflineModeIsEnabled":
         return StorageError(f"{what}: HF_HUB_OFFLINE is set", remedy="unset it")
     if type(error).__name__ == "HFValidationError":
-        return StorageError(f"{what}: no repository can be called so", remedy="check the address")
+        return StorageError(f"{what}: this is not a valid name of a repository", remedy="check the address")
     if isinstance(error, GatedRepoError):
         return StorageError(
             f"{what}: access to it is granted one by one", remedy=f"ask for it on its page; {_LOGIN}and {again}"
         )
     if isinstance(error, RevisionNotFoundError):
-        return StorageError(f"{what}: there is no such revision", remedy="name a branch, tag or commit that is there")
+        return StorageError(f"{what}: there is no such revision", remedy="name an existing branch, tag or commit")
     if isinstance(error, RepositoryNotFoundError) or status == 401:
         return StorageError(
-            f"{what}: there is no such repository, or not for this token ({status})",
-            remedy=f"check the address; where it is private, {_LOGIN}and {again}",
+            f"{what}: there is no such repository, or this token has no access ({status})",
+            remedy=f"check the address; if it is private, {_LOGIN}and {again}",
         )
     if status == 403:
         return StorageError(
-            f"{what}: the token may not do that (403)", remedy=f"take one that may write, {_LOGIN}and {again}"
+            f"{what}: the token has no permission (403)", remedy=f"use one that may write: {_LOGIN}and {again}"
         )
     if status in (409, 412):
         return SpecMismatch(

@@ -77,7 +77,7 @@ def remote_of(text: str, *, reads: bool = False) -> Bucket | Hub | LocalDepot | 
             remedy="leave them out: credentials are taken from the environment (docs/places.md)",
         )
     if scheme not in SCHEMES:
-        raise ConfigError(f"{one_line(scheme)}:// is no place that is known", remedy=_HELP)
+        raise ConfigError(f"{one_line(scheme)}:// is not a known kind of place", remedy=_HELP)
     if scheme == "hf":
         return _hub(text)
     path = unquote(parts.path) if scheme in ("http", "https", "file") else rest.partition("/")[2]
@@ -109,7 +109,7 @@ def written_at(text: str) -> BucketFolder | LocalFolder:
         once = _client(scheme, host, _READS, retries={"max_retries": 0})
         return BucketFolder(found.client, found.root, found.inside, once=once)
     raise ConfigError(
-        f"{one_line(text)} is no place where a store can be filled shard by shard",
+        f"{one_line(text)} cannot hold a store that is written shard by shard",
         remedy="give a folder or an object store (s3://, gs://, az://); `softlabels push` carries a finished store to the Hub",
     )
 
@@ -123,11 +123,11 @@ def _hub(text: str) -> Hub:
     plain &= re.fullmatch(r"[\w. /-]*", inside, re.ASCII) is not None  # the page repeats it
     if kind != "datasets" or not plain or (at and not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", revision, re.ASCII)):
         raise ConfigError(  # what stands there may be a token
-            "an address of hf:// that names no dataset repository",
+            "the address hf:// names no dataset repository",
             remedy="write hf://datasets/TEAM/NAME, hf://datasets/TEAM/NAME/FOLDER or hf://datasets/TEAM/NAME@REVISION",
         )
     if inside.partition("/")[0] in (PREVIEW, PAGE, ".git", ".gitattributes"):
-        raise ConfigError(f"{one_line(text)} is where the repository's page lies", remedy="give another folder")
+        raise ConfigError(f"{one_line(text)} is the repository's page", remedy="give another folder")
     return Hub(Repository(f"{team}/{name}", revision or None, inside), inside)
 
 
@@ -137,7 +137,10 @@ def _inside(path: str, text: str) -> str:
     """
     steps = [step for step in path.split("/") if step]
     if any(step in (".", "..") or "\\" in step or not step.isprintable() for step in steps):
-        raise ConfigError(f"{one_line(text)} has steps that lead elsewhere, or cannot be seen", remedy="write it out")
+        raise ConfigError(
+            f"{one_line(text)} has '.', '..' or a backslash in it, or characters that are not visible",
+            remedy="write it out",
+        )
     return "/".join(steps)
 
 
@@ -156,7 +159,7 @@ def _client(scheme: str, host: str, patience: Mapping[str, str], retries: Mappin
         return store.AzureStore(host, **options)
     except (obstore.exceptions.BaseError, ValueError, OSError):  # what it says may repeat a variable
         raise ConfigError(
-            f"{scheme}:// needs variables in the environment that are missing or cannot be read",
+            f"{scheme}:// needs environment variables that are missing or cannot be read",
             remedy="set those that docs/places.md lists",
         ) from None
 
@@ -170,8 +173,8 @@ def _check_variables(scheme: str) -> None:
         value = os.environ.get(name, "")
         if not value.isascii() or not value.isprintable() or value != value.strip():
             raise ConfigError(
-                f"{name} has spaces at an end, line breaks or characters that are not ASCII",
-                remedy="set it again, without them",
+                f"{name} has spaces at its ends, line breaks or non-ASCII characters",
+                remedy="set it without them",
             )
 
 

@@ -138,7 +138,7 @@ class WebServer:
                         raise
                     if self.should_stop():
                         raise Interrupted(
-                            f"stopped while {self.url} was asked", remedy="run the same command again to go on"
+                            f"stopped while {self.url} was asked", remedy="run the same command again to resume"
                         ) from None
         finally:
             future.cancel()
@@ -219,22 +219,22 @@ class WebServer:
                 else "a proxy (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY)"
             )
             raise ConfigError(
-                f"{self.url} cannot be asked: {what} of the environment is of no use ({type(error).__name__})",
+                f"{self.url} cannot be asked: {what} of the environment cannot be used ({type(error).__name__})",
                 remedy="name a file that is there, a proxy of http:// or https://, or unset it",
             ) from None
 
     async def _body(self, answer: Any, ask: Ask) -> bytes:
         if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
             raise ConfigError(
-                f"{self.url}{ask.path} answers compressed, which was not asked for",
-                remedy="tell the server, or what is before it, to compress nothing",
+                f"{self.url}{ask.path} sends compressed answers, which were not requested",
+                remedy="turn off compression in the server, or in the proxy before it",
             )
         found = bytearray()
         async for part in answer.aiter_raw():
             found += part
             if len(found) > ask.most:
                 raise ConfigError(
-                    f"{self.url}{ask.path} answers with more than {ask.most:,} bytes, which no such answer has",
+                    f"{self.url}{ask.path} answers with more than {ask.most:,} bytes, more than an answer can have",
                     remedy="give the address of the server itself (url), and the kind that it is (server)",
                 )
         return bytes(found)
@@ -246,7 +246,7 @@ class WebServer:
         if 300 <= status < 400:
             target = self._hidden(answer.headers.get("location", ""))
             raise ConfigError(
-                f"{where}, a redirect to {target or 'nowhere'}, which is not followed: the key would go with it",
+                f"{where}, a redirect to {target or 'nowhere'}, and redirects are not followed: the key would go with it",
                 remedy="give the address that it leads to as url, if you trust it",
             )
         async for part in answer.aiter_raw():
@@ -311,7 +311,7 @@ def _checked(url: str) -> str:
 
 
 def _no_address() -> ConfigError:
-    return ConfigError("url is no address of a server", remedy="give http://host:port or https://host")
+    return ConfigError("url is not the address of a server", remedy="give http://host:port or https://host")
 
 
 def _key(name: str) -> str:
@@ -320,7 +320,7 @@ def _key(name: str) -> str:
     if not key:  # the name is not repeated: it may be the key itself
         raise ConfigError(
             "the environment variable that key_env names is not set",
-            remedy="set it to the server's key, or leave key_env out where the server wants none",
+            remedy="set it to the server's key, or leave key_env out if the server needs none",
         )
     if not key.isascii() or not key.isprintable() or key != key.strip():
         what = "the variable that key_env names holds no key: blanks at an end, or other characters than ASCII's"

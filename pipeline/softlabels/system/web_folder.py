@@ -24,7 +24,7 @@ from softlabels.system.patience import interruptible
 
 T = TypeVar("T")
 _AGAIN = "check the address and the network, and run the same command again"
-_WHO = "find out who answers there"
+_WHO = "find out which server answers there"
 _LONGEST = 180.0  # seconds in which a request is made again
 _RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 
@@ -227,10 +227,10 @@ def _require(found: Answer, *, part: bool = False) -> None:
     if status in (404, 410):
         raise _Gone
     if status in (401, 403, 407):
-        raise _Refused(f"it is not for everybody ({status})", "a web server is sent no credentials: use another place")
+        raise _Refused(f"access is denied ({status})", "a web server is sent no credentials: use another place")
     if 300 <= status < 400:
         raise _Refused(
-            f"the server sends on to {_site(found.header('Location'))}, which is not followed",
+            f"the server redirects to {_site(found.header('Location'))}, and redirects are not followed",
             "give the address of the server that has the store, if you trust it",
         )
     if status in asked.AGAIN:
@@ -238,7 +238,7 @@ def _require(found: Answer, *, part: bool = False) -> None:
     if status != 200 and not (part and status in (206, 412, 416)):
         raise _Refused(f"the server answered {status}", _WHO)
     if found.header("Content-Encoding").lower() not in ("", "identity"):
-        raise _Refused("it comes compressed, which was not asked for", _WHO)
+        raise _Refused("the answer is compressed, which was not requested", _WHO)
 
 
 def _site(location: str) -> str:
@@ -262,11 +262,9 @@ def _read(found: Answer, start: int, length: int) -> tuple[memoryview, Version]:
     first, last, size = map(int, said.groups())
     count = last + 1 - first
     if first != start or count != min(length, size - start) or last >= size:
-        raise _Refused(
-            f"bytes {first:,} to {last:,} of {size:,} came where {length:,} from {start:,} were asked for", _WHO
-        )
+        raise _Refused(f"bytes {first:,} to {last:,} of {size:,} came instead of {length:,} from {start:,}", _WHO)
     if found.size not in (None, count):
-        raise _Refused(f"{found.size:,} bytes came where {count:,} were asked for", _WHO)
+        raise _Refused(f"{found.size:,} bytes came instead of {count:,}", _WHO)
     data = found.read(count)
     if len(data) < count or found.read(1):
         raise EOFError

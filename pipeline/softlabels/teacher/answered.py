@@ -51,7 +51,7 @@ def read_answer(
         what = f"the answer is of {len(row.tokens)} tokens that are not the {len(tokens)} that were asked for"
         raise Unfit(
             AlignmentError, "other tokens", what,
-            "look into the server and what is before it: it changes prompts (a template, a bos, a limit), or mixes up answers",
+            "check the server and any proxy before it: it changes prompts (a template, a bos, a limit), or mixes up answers",
         )  # fmt: skip
     positions = len(tokens) - 1
     needed = (documents[:-1] > 0) & (documents[:-1] == documents[1:])
@@ -61,7 +61,7 @@ def read_answer(
     if not row.counts[at].all():
         place = int(at[~row.counts[at]][0])
         what = f"position {place} has no distribution"
-        raise Unfit(AlignmentError, "positions without distribution", what, "look into the server")
+        raise Unfit(AlignmentError, "positions without distribution", what, "check the server")
     row = replace(row, counts=said)
     row.require_fit(classes, SLACK)
     k = encoding if isinstance(encoding, int) else encoding.k
@@ -81,7 +81,7 @@ def _require_own(own: NDArray[np.float64], tokens: Ints, ids: Ints, log_p: NDArr
     """Raise `Unfit` unless the next tokens' log-probabilities are those of their entries, or below all of them."""
     if not np.isfinite(own).all():
         what = f"the answer does not say the log-probability of the token behind position {at[~np.isfinite(own)][0]}"
-        raise Unfit(LogitsError, "tokens without log-probability", what, "look into the server")
+        raise Unfit(LogitsError, "tokens without log-probability", what, "check the server")
     among = np.where(ids == tokens[:, None], log_p, np.nan)
     entry = np.fmax.reduce(among, axis=1, initial=np.nan)
     wrong = np.where(np.isnan(entry), own > log_p.min(axis=1, initial=np.inf) + SLACK, np.abs(own - entry) > SLACK)
@@ -90,7 +90,7 @@ def _require_own(own: NDArray[np.float64], tokens: Ints, ids: Ints, log_p: NDArr
             f"the token behind position {at[wrong.argmax()]} has the log-probability {own[wrong.argmax()]:.6g}, which does not "
             "go with the largest of that position"
         )
-        raise Unfit(LogitsError, "log-probabilities that contradict each other", what, "look into the server")
+        raise Unfit(LogitsError, "log-probabilities that contradict each other", what, "check the server")
 
 
 def blank_columns(encoding: TopkEncoding, sequence: SequenceInfo, rows: int) -> Arrays:

@@ -60,20 +60,20 @@ class TeacherConfig:
     """The teacher: one model, or an ensemble.
 
     Attributes:
-        name: how the teacher is named in the store.
+        name: the teacher's name in the store.
         members: its models, a list of {class_path, init_args, weights, weight}; each takes a batch of prepared inputs
             (B, ...) and gives logits (B, C), of rows of positions (B, P, C), of L tokens (B, L - 1, vocabulary); of several
             targets (labels.targets) a mapping of such by name. Or one softlabels.teacher.served.Served, a model that a server
             holds (docs/served.md).
-        licence: of the weights, for the store's card.
+        licence: licence of the weights, for the store's card.
         precision: the arithmetic of the forward pass.
-        batch_size: rows the teacher sees at once; part of the specification, since it decides the last bits. Of a served one
-            rows that are asked for before any is stored.
+        batch_size: rows per batch of the teacher; part of the specification, since it decides the last bits. For a served
+            teacher, rows that are requested before any is stored.
         device: cuda, cpu, or auto (cuda where there is one).
-        floor: of estimators of scikit-learn, the least probability that they give a class: a number, or laplace:N for a forest
-            of N trees; by default none, and a class without a vote is impossible.
-        folds: from 2 up: each training row is labelled by members that were trained without it. Beside each member there is one
-            a fold, trained on the rows of the others; rows of other splits are labelled by the members themselves.
+        floor: for scikit-learn estimators, the smallest probability of a class: a number, or laplace:N for a forest of N trees.
+            By default there is none, and a class without a vote is impossible.
+        folds: from 2 up: each training row is labelled by members that were trained without it. For each member there is one
+            model per fold, trained on the rows of the other folds; rows of other splits are labelled by the members themselves.
     """
 
     members: tuple[MemberConfig, ...]
@@ -103,13 +103,18 @@ class LabelsConfig(EncodingSettings):
     Attributes:
         layout: zarr (any Zarr v3 reader opens it) or arrow (`datasets.load_from_disk` opens it).
         reduce: none keeps every member; geometric keeps only the members' mean logits, arithmetic (kind: values) their mean.
-        targets: of a teacher that gives several outputs, how each is kept, by its name: {class: {kind: softmax}, box: {kind:
+        targets: for a teacher with several outputs, how each is stored, by its name: {class: {kind: softmax}, box: {kind:
             values, dtype: float16}}. An entry has the settings above, and classes, the ordered names of its classes.
         inputs: reference names the transfer set; embed puts the prepared inputs into the store.
         compression: none, or zstd (layout zarr; float16 logits shrink by about a tenth).
-        rows_per_shard: the unit of work and commit; by default 16 chunks.
-        rows_per_chunk: the unit of reading, a multiple of 16; by default about 1 MiB.
-        licence: of the transfer set, for the store's card.
+        rows_per_shard: rows of a shard, the unit of work and commit; by default 16 chunks.
+        rows_per_chunk: rows of a chunk, the unit of reading, a multiple of 16; by default about 1 MiB.
+        licence: licence of the transfer set, for the store's card.
+
+    Example:
+        >>> LabelsConfig(inputs="embed").layout  # dense labels; students need no transfer set
+        'zarr'
+        >>> sparse = LabelsConfig(encoding="topk", k=3, rank=4)
     """
 
     layout: Literal["zarr", "arrow"] = "zarr"

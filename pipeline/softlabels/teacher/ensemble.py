@@ -57,6 +57,11 @@ class Ensemble:
         of_fold: of each fold of the training rows the same members, trained without its rows.
         titled: what messages put behind the name of a member.
         files: of a fold, the weights of its members, where they are of files.
+
+    Example:
+        >>> two = Ensemble.of([torch.nn.Linear(6, 5), torch.nn.Linear(6, 5)], name="two")
+        >>> label(states, two, LabelsConfig(), "stores/two")["train"].spec.stored_members
+        2
     """
 
     def __init__(

@@ -93,8 +93,8 @@ def require_weights(store: Store, ensemble: Ensemble) -> None:
     theirs = [member.weights for member in store.spec.teacher.members]
     if ours != theirs and sorted(ours) == sorted(theirs):
         raise OtherMemberOrder(
-            f"the teacher's members stand in another order than in {store.path}",
-            remedy="list teacher.members as they were, or their logits are compared with each other's",
+            f"the teacher's members are in another order than in {store.path}",
+            remedy="list teacher.members as they were; otherwise the logits of different members would be compared",
         )
     if ours != theirs:
         raise OtherWeights(

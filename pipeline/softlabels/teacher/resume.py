@@ -71,7 +71,7 @@ def check_labelled(store: Store, rows: TransferRows, at: NDArray[np.int64], ense
     chosen = own[spread(len(own), sentinel_count(ensemble.expected))]
     if "input" in store.columns and store.gather("input", at[chosen]).tobytes() != rows.inputs[chosen].tobytes():
         raise OtherPreprocessing(
-            f"{store.folder} holds other inputs of the same rows than {rows.prepare.class_path} makes now",
+            f"{store.folder} holds other inputs for the same rows than {rows.prepare.class_path} makes now",
             remedy="prepare the inputs as they were, or give another store",
         )
     _check_sentinels(store, at[chosen], rows, chosen, lines, ensemble)
@@ -104,13 +104,13 @@ def _explained(error: OtherRows, store: Files, keys: NDArray[np.uint8]) -> Other
         found = index.find(stored)
         if (found < 0).any():
             row = first + int(np.argmax(found < 0))
-            return OtherRows(f"{error.what}: row {row} of the store is none of this run's", remedy=error.remedy)
+            return OtherRows(f"{error.what}: row {row} of the store is not in this run", remedy=error.remedy)
         there = np.arange(first, first + len(stored))
         moved = (keys[np.minimum(there, len(keys) - 1)] != stored).any(axis=1)
         if moved.any() and len(keys) == spec.rows:
             row = int(np.argmax(moved))
             return OtherOrder(
-                f"{error.what}: the rows stand in another order, row {first + row} of the store is row {found[row]} here",
+                f"{error.what}: the rows are in another order: row {first + row} of the store is row {found[row]} here",
                 remedy="give the transfer set in the order in which it was labelled, or give another store path",
             )
     return error
@@ -129,7 +129,7 @@ def _check_rows(source: Stored, at: Ints, rows: TransferRows, own: Ints, what: s
         wrong = np.flatnonzero((stored != mask_of(rows)[own]).any(axis=1))
         if wrong.size:
             raise OtherLabels(
-                f"{wrong.size} of the {len(at)} {what} have other positions that count than this run gives them, row "
+                f"{wrong.size} of the {len(at)} {what} have another mask of positions than in this run, row "
                 f"{at[wrong[0]]} first",
                 remedy="give the positions that began it (transfer_set.positions), or give another store path",
             )

@@ -239,10 +239,10 @@ class Served:
         mean, most = likeness(together, alone)
         if self._differs(mean, most):
             raise TeacherError(
-                f"{self.spec.members[0].model} gives rows of {rows.split} other log-probabilities when they are asked together "
-                f"than alone: the next tokens' differ by {mean:.3g} on average, {most:.3g} at most (tolerance "
+                f"{self.spec.members[0].model} gives rows of {rows.split} other log-probabilities when they are asked "
+                f"together than one by one: the next tokens' differ by {mean:.3g} on average, {most:.3g} at most (tolerance "
                 f"{self.tolerance:g})",
-                remedy="look into the server (its --dtype, the dtype of its cache), or give a larger tolerance",
+                remedy="check the server (its --dtype, the dtype of its cache), or give a larger tolerance",
             )
         return together
 
@@ -255,7 +255,7 @@ class Served:
         mean, most = likeness(kept[: len(found)], found)
         if len(found) > len(kept) or self._differs(mean, most):
             raise OtherLogits(
-                f"{self.spec.members[0].model} at {self.web.url} is another model than the one {whose}, by the same name: the "
+                f"{self.spec.members[0].model} at {self.web.url} is not the model {whose}, although the name is the same: the "
                 f"next tokens of sentinel rows of {rows.split} have log-probabilities that differ by {mean:.3g} on average, "
                 f"{most:.3g} at most (tolerance {self.tolerance:g})",
                 remedy="serve the model that began it, with its dtype and quantization, or give another store path",
@@ -365,8 +365,8 @@ def load_teacher(config: TeacherConfig, *, train: str = "softlabels train-teache
         return load_ensemble(config, train=train)
     if len(config.members) > 1:
         raise ConfigError(
-            f"teacher.members has {len(config.members)} members, and a served teacher is alone",
-            remedy="label by each into a store of its own, and merge them: softlabels merge A B --out=C",
+            f"teacher.members has {len(config.members)} members, and a served teacher must be the only one",
+            remedy="label with each into its own store, and merge them: softlabels merge A B --out=C",
         )
     (member,), plain = config.members, TeacherConfig(config.members)
     given = [

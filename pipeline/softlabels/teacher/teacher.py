@@ -82,6 +82,10 @@ class Teacher(Protocol[Rows]):
         spec: what a store says of it: name, precision, each member's class, weights and weight in the mean.
         device: where its logits are, and are encoded.
         weights: (M,) of the members, by which they are reduced; None where the logits are reduced already, if at all.
+
+    Example:
+        >>> teacher.spec.name, teacher.weights  # `Ensemble` is one
+        ('mine', array([1.]))
     """
 
     spec: TeacherSpec

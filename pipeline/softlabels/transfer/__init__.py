@@ -2,8 +2,8 @@
 
 config -> `source` opens a split -> `decode` and `images` give values -> `keys` hash them, `prepare` shapes them,
 `label_columns` reads the labels (or `sequences` makes rows of tokens of texts) -> `cache` keeps all three -> `rows` hands
-them out. No torch, no soft labels. Prepare functions that ship: `stack`, `scale`, `image`, `vector`, `audio`, `tokenize`,
-`vision.process`.
+them out. No torch, no soft labels. Prepare functions that ship: `stack`, `scale`, `image`, `vector`, `table`, `audio`,
+`tokenize`, `vision.process`.
 Names are loaded when they are first used.
 """
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from softlabels.transfer.rows import load_transfer_set as load_transfer_set
     from softlabels.transfer.sound import audio as audio
     from softlabels.transfer.sound import waveform as waveform
+    from softlabels.transfer.tabular import table as table
     from softlabels.transfer.text import tokenize as tokenize
 
 if not TYPE_CHECKING:  # a type checker that knew of it would take every name for one that is there

@@ -53,7 +53,7 @@ def depends(
     rule: str = "treat every row alone: no mean, maximum or length over the rows of a batch",
 ) -> TransferSetError:
     """The error of a prepare function whose rows are not its rows' own."""
-    return TransferSetError(f"{config.prepare.class_path} {what}", remedy=f"a prepare function must {rule}; mend it")
+    return TransferSetError(f"{config.prepare.class_path} {what}", remedy=f"a prepare function must {rule}: correct it")
 
 
 def _pieces(rows: Sequence[int], cut: Sequence[int]) -> list[list[int]]:

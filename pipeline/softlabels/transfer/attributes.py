@@ -112,7 +112,7 @@ def column_of(name: str, decoded: Decoded, *, nominal: bool) -> Column:
     if values.dtype.kind == "f":
         wrong = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
         if wrong.size:
-            raise _refused(name, f"is NaN or infinite in row {wrong[0]}", "mend or filter such rows,")
+            raise _refused(name, f"is NaN or infinite in row {wrong[0]}", "correct or filter such rows,")
     if nominal:
         return Column(name, values, np.unique(values))
     if values.dtype.kind not in "iuf":

@@ -46,7 +46,7 @@ def default_cache() -> Path:
         return Path(named).expanduser() if named else Path.home() / ".cache" / "softlabels" / "prepared"
     except RuntimeError as error:
         raise ConfigError(
-            f"there is no place for prepared rows: {error}", remedy="set SOFTLABELS_CACHE to a folder, or HOME"
+            f"there is no folder for prepared rows: {error}", remedy="set SOFTLABELS_CACHE to a folder, or HOME"
         ) from None
 
 
@@ -106,8 +106,8 @@ def cached(
             return _opened(entry)
     except (DiskFull, StorageError) as error:
         remedy = (
-            "make room or mend it, set SOFTLABELS_CACHE to a folder of your own, or let its owner share it with your group "
-            "(docs/data.md), then run the same command again"
+            "make room, set SOFTLABELS_CACHE to a folder of your own, or let the cache's owner share it with your "
+            "group (docs/data.md), then run the same command again"
         )
         raise type(error)(error.what, remedy=remedy) from error
 

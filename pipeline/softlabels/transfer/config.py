@@ -51,32 +51,36 @@ class TransferSetConfig:
     """The data that the teacher labels, and how its rows become arrays.
 
     Attributes:
-        name: how the set is named in the store; empty: the last part of a local source, or the hub id.
+        name: the set's name in the store; if empty, the last part of a local source, or the hub id.
         source: Hugging Face hub id, local folder (Parquet, Arrow, image folder, `save_to_disk`) or file.
         factory: instead of a source, a function `factory(split=..., **init_args)` that returns a `datasets.Dataset` or a
             dict of numpy arrays, first axis = rows.
-        subset: configuration name on the hub; of a local source only where it has configurations of such names.
+        subset: name of the configuration on the hub; for a local source only if it has configurations.
         revision: branch, tag or commit on the hub.
         inputs: input columns; their order counts, their names do not. `objects.area` is a field of a column of structs.
-        label: column of hard labels: whole numbers, false and true, or names of classes; None: there are none (rows of tokens
-            predict their own next tokens: it is not read). Of several targets a mapping: {class: COLUMN, box: {column:
+        label: column of hard labels: whole numbers, false and true, or names of classes; None: no hard labels (not read for
+            rows of tokens, which predict their own next tokens). For several targets a mapping: {class: COLUMN, box: {column:
             COLUMN, as: values}}; each may list its classes.
-        label_as: what a label is: class; set, a list of the classes that hold; flags, a list of 0, 1 or null for each class;
+        label_as: what a label is: class; set, a list of the classes that apply; flags, a list of 0, 1 or null for each class;
             values, a list of real numbers.
-        positions: how many positions a row has, each with a label of its own: 300, or {most: 228, length: COLUMN of whole
-            numbers}, or {most: 228} where a row has as many as labels. The label column is then a list, a label a position.
-        key: "content", or the name of an id column that says which row is which.
-        key_salt: where the salt of the keys is, a file or env:NAME: who is given the store, and not the salt, cannot tell
-            which rows are in it. Whoever joins rows to the store needs it.
+        positions: how many positions a row has, each with its own label: 300, or {most: 228, length: COLUMN of whole numbers},
+            or {most: 228} for as many positions as labels. The label column then holds lists, one label per position.
+        key: "content", or the name of a column of ids that identify rows.
+        key_salt: where the salt of the keys is, a file or env:NAME. Without the salt, nobody can tell which rows are in the
+            store, or match rows to its labels.
         prepare: function from a list of decoded rows to one array (B, ...); see `softlabels.transfer.prepare`.
         splits: name of the split in the store -> name of the split in the source, or a slice of it: `train[:12000]`.
-        split_column: column that says which split a row belongs to, of a source that is one table; splits name its values.
-        classes: ordered class names, instead of those that the source gives. Of a CSV each is a class, also None or NA.
-        missing: refuse inputs that are missing (null) and prepared rows that are not finite, or pass: prepare gets None.
-        mixed_images: whether images of several bit depths, colour modes or value ranges are meant: prepare makes them alike.
-        sample_by: what a row of text files is: line (also an empty one), paragraph or document; by default a line.
+        split_column: for a source that is one table: the column that gives the split of a row; `splits` names its values.
+        classes: ordered class names, instead of the source's own. In a CSV each is a class, also None or NA.
+        missing: refuse: missing inputs (null) and prepared rows that are not finite are errors; pass: prepare gets None.
+        mixed_images: images with different bit depths, colour modes or value ranges are intended, and prepare makes them alike.
+        sample_by: what a row of a text file is: line (the default; empty lines too), paragraph or document.
         sequences: make rows of tokens from one column of text, for language models; instead of prepare.
         pseudo_data: rows without hard labels that are made of a split's own and follow them; docs/data.md has examples.
+
+    Example:
+        >>> scaled = ObjectSpec("softlabels.transfer.scale", {"divisor": 16})
+        >>> digits = TransferSetConfig(name="digits", source="./data/digits", inputs=("image",), label="label", prepare=scaled)
     """
 
     name: str = ""
@@ -115,7 +119,7 @@ class TransferSetConfig:
                 raise ConfigError(f"{split!r} is no split name", remedy="use letters, digits, '_', '-' and '.'")
         if self.key_salt == "":
             raise ConfigError(
-                "transfer_set.key_salt is empty", remedy="give a file, env:NAME, or null for keys without salt"
+                "transfer_set.key_salt is empty", remedy="give a file or env:NAME, or null for keys without salt"
             )
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise ConfigError("class names repeat in classes", remedy="give every class a name of its own")

@@ -5,6 +5,7 @@ No hashing (`keys`), no shaping to a model's taste (`prepare`). B rows of a bloc
     text (string)                        str
     binary                               bytes
     integer, float, bool                 numpy scalar, dtype as stored
+    date, timestamp                      str, ISO 8601 in UTC, no longer than it has to be
     lists, nested or not, `Array2D` ..   numpy array, dtype and shape as stored; a row's lists must make a rectangle
     lists of text                        list of str
     images ({bytes, path} structs)       numpy array, see `images`
@@ -113,6 +114,8 @@ def _present(array: pa.Array, *, name: str, rows: Rows, images: bool) -> Decoded
     kind = array.type
     if is_text(kind):
         return Decoded(texts(array, what=f"input column {name!r}", rows=rows))
+    if is_temporal(kind):
+        return Decoded(np.datetime_as_string(array.to_numpy(zero_copy_only=False), unit="auto").tolist())
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return Decoded(array.to_pylist())
     if is_file(kind):
@@ -144,6 +147,11 @@ def first_null(array: pa.Array) -> int:
 def is_text(kind: pa.DataType) -> bool:
     """Whether an Arrow type is text."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_temporal(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is a date or a timestamp."""
+    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
 
 
 def texts(array: pa.Array, *, what: str, rows: Places) -> list[str | None]:
@@ -180,8 +188,8 @@ def _numbers(array: pa.Array, *, name: str, rows: Rows) -> Array:
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise TransferSetError(
             f"input column {name!r} has type {kind}",
-            remedy="inputs are text, numbers, lists of these, images or other files; write dates, durations and decimals as "
-            "text, or as numbers such as days since a date, and lists of lists of text as lists of text",
+            remedy="inputs are text, numbers, dates, lists of text or numbers, images or other files; write durations and "
+            "decimals as text or numbers, and lists of lists of text as lists of text",
         )
     _refuse_inner_null(array, name=name, rows=rows)
     numbers: Array = array.to_numpy(zero_copy_only=False)
@@ -245,7 +253,7 @@ def _files(array: pa.Array, *, name: str, rows: Rows, images: bool) -> Decoded:
         except (OSError, ValueError) as error:
             what = "this image does not decode" if images else "this file cannot be read"
             raise TransferSetError(
-                f"input column {name!r}, row {row}: {what}: {error}", remedy="mend or filter such rows"
+                f"input column {name!r}, row {row}: {what}: {error}", remedy="correct or filter such rows"
             ) from error
         values.append(value)
         hashed.append(data if coded is None else coded)

@@ -150,7 +150,7 @@ def _finite(config: TransferSetConfig, values: Array, columns: Sequence[Decoded]
         raise TransferSetError(
             f"{config.prepare.class_path} gives {what} in {wrong.size} of {len(values)} rows, first in row {start + row}, "
             f"and {where}",
-            remedy="mend or filter such rows, or the prepare function; where the teacher takes such values, set "
+            remedy="correct or filter such rows, or the prepare function; where the teacher takes such values, set "
             "transfer_set.missing: pass",
         )
     return values

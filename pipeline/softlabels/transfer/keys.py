@@ -96,6 +96,10 @@ def array_keys(*columns: npt.ArrayLike) -> Bytes:
 
     Raises:
         TransferSetError: an array of anything else.
+
+    Example:
+        >>> array_keys(inputs).shape
+        (200, 16)
     """
     return content_keys([_at_hand(column) for column in columns])
 

@@ -97,7 +97,7 @@ def require_one_kind(splits: Mapping[str, Sequence[Kinds]], names: Sequence[str]
             if len(found) > 1:
                 shown = ", ".join(f"{place} has {kind}" for kind, place in found.items())
                 raise TransferSetError(
-                    f"input column {name!r} holds rows of another {aspect} than others: {shown}",
+                    f"input column {name!r} holds rows of more than one {aspect}: {shown}",
                     remedy="convert them to one beforehand, or, where prepare brings all of them to one, say so with "
                     "transfer_set.mixed_images: true",
                 )

@@ -158,7 +158,7 @@ def _width_of(column: LabelColumn, source: Source, *, in_lists: bool) -> int:
         return len(names)
     if column.kind == "set":
         raise TransferSetError(
-            f"label column {column.column!r} lists classes, and nothing says which there are",
+            f"label column {column.column!r} lists classes, and the source does not name all classes",
             remedy=f"list all of them, in order, in {column.listed}",
         )
     kind = type_at(source.data.features.arrow_schema, column.column)
@@ -171,7 +171,7 @@ def _width_of(column: LabelColumn, source: Source, *, in_lists: bool) -> int:
     width = kind.list_size if pa.types.is_fixed_size_list(kind) else next(filter(None, lengths), 0)
     if width < 1:
         raise TransferSetError(
-            f"label column {column.column!r} holds no number in any row, so nothing says how many a label is",
+            f"label column {column.column!r} holds no number in any row, so the size of a label is not known",
             remedy=f"name them in {column.listed}, or drop the column from transfer_set.label",
         )
     return int(width)

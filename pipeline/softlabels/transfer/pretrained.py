@@ -70,7 +70,7 @@ def load_from(folder: str, auto: str, what: str, digest: str) -> Any:
         except Exception as error:  # transformers promises no class of errors
             raise ConfigError(
                 f"{folder} holds no {what} that can be opened: {one_line(error)}",
-                remedy=f"give a folder that {what.split()[-1]}.save_pretrained wrote; code that stands in it is not run",
+                remedy=f"give a folder that {what.split()[-1]}.save_pretrained wrote; code in it is not run",
             ) from error
 
 

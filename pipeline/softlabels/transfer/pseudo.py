@@ -149,8 +149,8 @@ def _attributes(config: TransferSetConfig, asked: PseudoDataConfig, source: Sour
     for name in config.inputs:
         if name not in table.column_names:
             raise TransferSetError(
-                f"input {name!r} is a field inside a struct, which MUNGE does not put together again",
-                remedy="make it a column of its own, or make rows by a function, transfer_set.pseudo_data.factory",
+                f"input {name!r} is a field inside a struct, which MUNGE cannot put together again",
+                remedy="make it a separate column, or make rows by a function, transfer_set.pseudo_data.factory",
             )
         column = column_at(table, name)
         images = name in source.images

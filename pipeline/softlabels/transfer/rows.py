@@ -34,6 +34,7 @@ from softlabels.transfer.pseudo import with_pseudo_rows
 from softlabels.transfer.salt import read_salt
 from softlabels.transfer.sequences import SequenceInfo, Tokenization, open_tokenization, write_sequences
 from softlabels.transfer.source import Source, open_split
+from softlabels.transfer.tabular_fit import SPLIT, fitted, said
 
 Keys = npt.NDArray[np.uint8]
 _KEYS: RowKind = np.dtype(np.uint8), (16,)
@@ -104,6 +105,17 @@ class TransferRows:
         names = self.names_of.get(name) if self.named else self.class_names
         return replace(self, labels=labels, class_names=names, named={}, names_of={})
 
+    def take(self, at: npt.NDArray[np.int64]) -> TransferRows:
+        """The rows with the numbers `at` (n,), copied into memory, in that order."""
+        return replace(
+            self,
+            inputs=np.asarray(self.inputs[at]),
+            keys=np.asarray(self.keys[at]),
+            labels=np.asarray(self.labels[at]),
+            named={name: np.asarray(labels[at]) for name, labels in self.named.items()},
+            mask=None if self.mask is None else np.asarray(self.mask[at]),
+        )
+
 
 def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | None = None) -> TransferRows:
     """Open `split`, prepare its rows or map the cache of an earlier time.
@@ -119,8 +131,13 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         LabelError: a hard label outside the label space.
         ConfigError: the prepare function or factory cannot be found or called so; there is no salt where the recipe names one.
         DiskFull, StorageError: the cache cannot be written.
+
+    Example:
+        >>> rows = load_transfer_set(states, "train")
+        >>> rows.inputs.shape, rows.keys.shape
+        ((160, 6), (160, 16))
     """
-    root = cache if cache is not None else default_cache()
+    root, config = cache if cache is not None else default_cache(), fitted(given := config)
     salt = None if config.key_salt is None else read_salt(config.key_salt)
     source = open_rows(config, split, cache=root)
     reader = label_reader(config, source)
@@ -143,7 +160,10 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         prepare=prepare,
         sequence=None if tokens is None else tokens.info,
         key_rule=key_rule,
-        notes=tuple(_notes(source, entry.facts)),
+        notes=(
+            *_notes(source, entry.facts),
+            *([said(config.prepare)] if config is not given and split == SPLIT else []),
+        ),
         pseudo=source.pseudo,
         key=config.key,
         names_of={name: names for name, names in source.class_names.items() if name},

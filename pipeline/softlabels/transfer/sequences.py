@@ -153,7 +153,7 @@ def _habit(tokenizer: Any, name: str) -> tuple[int, ...]:
                     return tuple(whole[:start])
             break
     raise ConfigError(
-        f"what the tokenizer {name} puts before a text cannot be seen: it cuts {text!r} otherwise with special tokens",
+        f"the token that the tokenizer {name} puts before a text is unclear: it splits {text!r} otherwise with special tokens",
         remedy="give transfer_set.sequences.bos: a token, or none",
     )
 

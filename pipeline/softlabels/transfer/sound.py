@@ -72,9 +72,11 @@ def waveform(data: Row, *, rate: int, most: int | None = None) -> Samples:
             found = _read(file, most)
     except soundfile.SoundFileError as error:
         why = getattr(error, "error_string", str(error))
-        raise TransferSetError(f"this is no audio that soundfile reads: {why}", remedy="mend or filter it") from error
+        raise TransferSetError(
+            f"this is no audio that soundfile reads: {why}", remedy="correct or filter it"
+        ) from error
     if not len(found) and most != 0:
-        raise TransferSetError("this audio has no samples", remedy="mend or filter it")
+        raise TransferSetError("this audio has no samples", remedy="correct or filter it")
     if not np.abs(found).max(initial=0) <= _LOUDEST:
         raise TransferSetError(
             f"this audio has samples up to {np.abs(found).max():g}, and they lie from -1 to 1 (a decoder may pass it a little)",

@@ -44,7 +44,7 @@ class ColumnSplits(Mapping[str, Dataset]):
             row = first_null(array) if array.null_count else int(np.argmin(array.to_numpy()))
             raise TransferSetError(
                 f"split_column {column!r} is null in row {row}",
-                remedy="say of every row which split it belongs to, or filter such rows",
+                remedy="give every row a split, or filter such rows",
             )
         if isinstance(feature, ClassLabel):
             return pa.array(feature.names).take(array)

@@ -34,7 +34,7 @@ def set_flags(array: pa.Array, *, name: str, class_names: tuple[str, ...], rows:
     lengths, items, places = items_of(array, name=name, rows=rows, unit="item", wanted="lists of classes")
     if pa.types.is_boolean(items.type):
         raise TransferSetError(
-            f"label column {name!r} lists false and true, and a set lists the classes that hold",
+            f"label column {name!r} lists false and true, and a set lists the classes that apply",
             remedy="say as: flags (label_as: flags where targets have no names)",
         )
     classes = hard_labels(items, name=name, class_names=class_names, rows=places, listed=listed)
@@ -42,8 +42,8 @@ def set_flags(array: pa.Array, *, name: str, class_names: tuple[str, ...], rows:
     if wrong.size:
         raise LabelError(
             f"column {name!r} lists no class in row {places[int(wrong[0])]}",
-            remedy="a set lists the classes that hold: drop null and -1; an empty list says that none holds, null in its place "
-            "that nobody knows",
+            remedy="a set lists the classes that apply: drop null and -1; an empty list says that none applies, "
+            "null in its place that it is unknown",
         )
     flags = np.zeros((len(array), len(class_names)), np.int8)
     flags[np.repeat(np.arange(len(array)), np.maximum(lengths, 0)), classes] = 1
@@ -84,7 +84,7 @@ def flags(array: pa.Array, *, name: str, width: int, rows: Places) -> Flags:
         row, place = wrong[0].tolist()
         raise LabelError(
             f"flag {values[row, place]:g} of class {place} in row {rows[row]} of column {name!r} is neither 0 nor 1",
-            remedy="write 0, 1, or null where nobody knows; of lists of classes say as: set",
+            remedy="write 0, 1, or null where it is unknown; of lists of classes say as: set",
         )
     return np.where(known, values, NO_LABEL).astype(np.int8)
 
@@ -104,7 +104,7 @@ def real_values(array: pa.Array, *, name: str, width: int, rows: Places) -> npt.
         found = f"{values[row, place]:g}" if known[row, place] else "null"
         raise LabelError(
             f"value {place} in row {rows[row]} of column {name!r} is {found}, and values are finite numbers of float32",
-            remedy="mend or filter such rows; a null in place of the whole vector says that there is none",
+            remedy="correct or filter such rows; a null in place of the whole vector says that there is none",
         )
     return np.where(some, values, np.nan).astype(np.float32)
 

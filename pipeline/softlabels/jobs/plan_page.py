@@ -1,0 +1,20 @@
+"""A plan's page as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from softlabels.pages.bundle import vega_bundle
+from softlabels.pages.plan import plan_page
+from softlabels.report.plan import Plan
+from softlabels.system.local import write_atomically
+
+
+def require_pages() -> None:
+    """Raise `MissingExtra` where no page can be made, which is better known before a pilot than after it."""
+    vega_bundle()
+
+
+def write_page(plan: Plan, out: str | Path) -> None:
+    """Write it; what stood at `out` is replaced. Raises `MissingExtra`; `DiskFull`, `StorageError` of the disk."""
+    write_atomically(Path(out), plan_page(plan).encode())

@@ -1,0 +1,97 @@
+"""What a pilot says of a whole pass: its seconds, its bytes, and what students gain, each with an interval. Plain numbers in
+and out; who measures them is `softlabels.jobs.plan`.
+
+G groups of rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from softlabels.report.spread import paired_difference
+
+FACTOR = math.sqrt(2)  # by which a duration may be off either way: the interval spans a factor of 2
+ERRORS = 2.0  # standard errors on either side of a mean
+
+
+@dataclass(frozen=True)
+class Interval:
+    """From `low` to `high`, with the estimate between."""
+
+    low: float
+    estimate: float
+    high: float
+
+    @property
+    def is_above(self) -> bool:
+        """Whether all of it lies above 0."""
+        return self.low > 0
+
+    @property
+    def is_below(self) -> bool:
+        """Whether all of it lies below 0."""
+        return self.high < 0
+
+
+@dataclass(frozen=True)
+class Timed:
+    """How long a batch of a pilot took: its rows, and the seconds until the next."""
+
+    rows: int
+    seconds: float
+
+
+def duration(fixed: float, batches: Sequence[Timed], rows: int) -> Interval:
+    """Seconds of a pass over `rows` rows.
+
+    Args:
+        fixed: seconds that it takes whatever the number of rows.
+        batches: of a pilot, one or more, in their order. The first of several is left out: it also warms up.
+
+    The interval goes a factor of the square root of 2 either way, and further where the batches' own spread says so: by two
+    standard errors of their rate (of a ratio of means: Cochran 1977, Sampling techniques, equation 2.46).
+    """
+    counted = batches[1:] or batches
+    total = sum(each.rows for each in counted)
+    rate = sum(each.seconds for each in counted) / total
+    squares = sum((each.seconds - rate * each.rows) ** 2 for each in counted)
+    error = math.sqrt(squares * len(counted) / (len(counted) - 1)) / total if len(counted) > 1 else 0.0
+    seconds, off = fixed + rate * rows, ERRORS * error * rows
+    return Interval(max(0.0, min(seconds / FACTOR, seconds - off)), seconds, max(seconds * FACTOR, seconds + off))
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """Bytes of a store: `bound` as its specification bounds them, `data` of its arrays as they are cut, not compressed."""
+
+    bound: int
+    data: int
+
+
+def whole_bytes(whole: Weighed, pilot: Weighed, *, files: int, stored: int) -> int:
+    """Bytes of a whole store, from those of a pilot's store: all its `files`, and `stored` of these by arrays. What compression
+    and ragged rows save grows with the data; what the bound is too high beyond that does not.
+    """
+    saved = 1 - stored / pilot.data
+    slack = pilot.bound - files - saved * pilot.data
+    return round(whole.bound - slack - saved * whole.data)
+
+
+def gain(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """Mean of first - second over G >= 2 groups, two standard errors either way."""
+    found = paired_difference(first, second)
+    error = found.standard_error
+    assert error is not None  # of one group nothing is known
+    return Interval(found.mean - ERRORS * error, found.mean, found.mean + ERRORS * error)
+
+
+def best(values: Sequence[Sequence[float]], own: int) -> int:
+    """Which of several settings, each of one value a group (lower is better), to take: the one of the least mean where it is
+    below that of setting `own` by more than two standard errors of their paired difference, else `own`.
+    """
+    means = [fmean(each) for each in values]
+    least = means.index(min(means))
+    return least if least != own and gain(values[own], values[least]).is_above else own

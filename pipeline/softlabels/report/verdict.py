@@ -1,0 +1,107 @@
+"""Go or no-go, from what a pilot found: what to settle first, what no pilot can say, and one sentence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from softlabels.report.estimates import FACTOR
+from softlabels.report.plan import Gain, Plan
+
+SURE = 0.98  # share of top probabilities near 1 from which there is hardly anything to learn but the class
+REMEMBERED = 0.02  # by which a teacher is more often right on training rows than on others
+LONG = 600.0  # seconds of a pass, from which on it matters how well they are known
+SHARED = 0.01  # share of the held-out rows that are training rows too
+
+
+def settle(plan: Plan) -> tuple[str, ...]:
+    """What stands against a pass as the recipe says it; nothing where it may go."""
+    return tuple(_against(plan))
+
+
+def unknown(plan: Plan, *, served: bool, ragged: bool) -> tuple[str, ...]:
+    """What this pilot cannot say, of a teacher that is `served` or rows that are `ragged`."""
+    return tuple(_not_known(plan, served, ragged))
+
+
+def verdict(plan: Plan) -> str:
+    """One sentence."""
+    if plan.settle:
+        return f"settle first: {'; '.join(plan.settle)}."
+    gained = ""
+    if isinstance(plan.gain, Gain):
+        gained = f"; in the pilot a student's {plan.gain.measure} went from {plan.gain.hard:.3g} to {plan.gain.distilled:.3g}"
+    return f"go: {amount(own_bytes(plan))} in about {duration_of(plan.seconds.estimate)}{gained}."
+
+
+def _error(plan: Plan) -> float:
+    """Standard error of how much more often the teacher is right on training rows than on held-out ones."""
+    both = (plan.teacher.train, plan.teacher.held_out or {})
+    return math.sqrt(sum(each["accuracy"] * (1 - each["accuracy"]) / each["labelled"] for each in both))
+
+
+def own_bytes(plan: Plan) -> int:
+    """Of the way that the recipe names."""
+    return next(each.bytes for each in plan.sizes if each.is_own)
+
+
+def amount(count: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} TB"
+
+
+def duration_of(seconds: float) -> str:
+    """Seconds as people read them."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
+def _against(plan: Plan) -> Iterator[str]:
+    if plan.room is not None and own_bytes(plan) > plan.room:
+        yield f"the store takes {amount(own_bytes(plan))} and {plan.place} has {amount(plan.room)} free"
+    right, largest = (plan.teacher.held_out or {}).get("accuracy"), plan.data.largest
+    if right is not None and largest is not None and right <= largest:
+        yield f"the teacher is right on {right:.1%} of held-out rows, and the most frequent class alone on {largest:.1%}"
+    if plan.flatness is not None and plan.flatness["sure"] >= SURE:
+        yield (
+            f"the teacher's largest probability is above 0.99 on {plan.flatness['sure']:.1%} of the rows, so at T=1 its labels "
+            "say little more than a class: take rows that it has not seen, folds, or a high temperature"
+        )
+    rows = plan.data.rows.get(plan.teacher.split)
+    if rows and plan.shared > SHARED * rows:
+        yield f"{plan.shared:,} of {rows:,} {plan.teacher.split} rows are training rows too"
+    if isinstance(plan.gain, Gain) and plan.gain.interval.is_below:
+        yield "students of the pilot were worse with the teacher's labels than with hard labels alone"
+    elif isinstance(plan.gain, Gain) and not plan.gain.interval.is_above:
+        yield "the pilot does not show that students gain (the interval holds 0): take more rows (--rows)"
+    if LONG < plan.seconds.high > 1.01 * FACTOR**2 * plan.seconds.low:
+        yield "the pilot's batches took so different times that the pass is not known to a factor of 2: take more rows (--rows)"
+
+
+def _not_known(plan: Plan, served: bool, ragged: bool) -> Iterator[str]:
+    train, held_out = plan.teacher.train.get("accuracy"), (plan.teacher.held_out or {}).get("accuracy")
+    if not plan.teacher.folds:
+        apart = ""
+        if train is not None and held_out is not None and math.isfinite(train):
+            apart = f" (right on {train:.1%} of the pilot's training rows, {held_out:.1%} of held-out ones)"
+            if train - held_out > max(REMEMBERED, 2 * _error(plan)):
+                apart += ", which looks like memory"
+        yield (
+            f"whether the teacher was trained on these rows{apart}: what labels out of fold (teacher.folds) would be like is "
+            "not known without them"
+        )
+    if isinstance(plan.gain, Gain):
+        yield (
+            f"what students gain on all rows: those of the pilot saw {plan.gain.rows:,} rows each, for {plan.gain.epochs:,} "
+            "epochs, and a gain usually shrinks as hard labels grow in number"
+        )
+    if served:
+        yield "the rate of a server under another load than now"
+    if ragged:
+        yield "the share of padding in rows that the pilot did not draw"
+    yield "the rate of this machine at another hour, beside other work"

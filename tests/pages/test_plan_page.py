@@ -1,0 +1,72 @@
+"""The page of a plan in a real browser: what it draws and says, with names of strangers, on a desk and on a phone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from softlabels.jobs.plan_page import write_page
+from softlabels.pages.plan import plan_page
+from softlabels.report.estimates import Interval
+from softlabels.report.plan import Data, Gain, Plan, Size, Teacher
+from softlabels.report.verdict import verdict
+from tests.pages.browser import DESKTOP, PHONE, Tabs, too_wide
+
+STRANGER = "<img src=x onerror='window.__pwned = 1'></script>"
+SCORES = {"accuracy": 0.97, "nll": 0.16, "ece": 0.08, "brier": 0.07, "labelled": 500, "rows": 500}
+
+
+def made_up(name: str = STRANGER) -> Plan:
+    """A plan of a sparse teacher, by hand."""
+    seconds = Interval(3600.0, 5000.0, 7200.0)
+    found = Plan(
+        name=name,
+        data=Data({"train": 1_000_000, "test": 500}, {"train": 12}, ("1 of 500 rows is in train",), {}, 0.3, 0.01, 10),
+        pilot={"train": 10_000, "test": 500},
+        seed=0,
+        seconds=seconds,
+        cpu_seconds=seconds,
+        second_machine=Interval(1800.0, 2500.0, 3600.0),
+        sizes=tuple(
+            Size(way, layout, count, {"1": kl}, is_own=(way, layout) == ("dense", "zarr"))
+            for way, count, kl in (("dense", 9_000_000_000, 1e-8), ("topk, k=8", 200_000_000, 1e-3))
+            for layout in ("zarr", "arrow")
+        ),
+        encoding="topk, k=8",
+        encoding_why="it is the smallest",
+        room=10**12,
+        place=f"/data/{name}",
+        teacher=Teacher(name, "test", SCORES, SCORES | {"accuracy": 1.0}, folds=False),
+        flatness={
+            "entropy": {"1": 0.2, "4": 1.8, "20": 2.29}, "top": {"1": 0.94, "4": 0.45, "20": 0.14},
+            "tail": {"8": {"1": 1e-3, "4": 0.06, "20": 0.17}}, "sure": 0.19, "most": 2.302,
+        },
+        gain=Gain(
+            "error rate", 8, 1250, 62, 40, 128, 0.3, 0.2, Interval(0.06, 0.1, 0.14), {"4": 0.2, "1": 0.21}, "4"
+        ),
+        unknown=(f"whether {name} is at home",),
+    )  # fmt: skip
+    return replace(found, verdict=verdict(found))
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desk", "phone"])
+def test_it_draws_what_was_found_and_runs_nothing(size: tuple[int, int], tabs: Tabs, tmp_path: Path) -> None:
+    file = tmp_path / "plan.html"
+    write_page(made_up(), file)
+    page = tabs.open(file, size)
+    page.wait_for_function("document.querySelectorAll('.chart svg').length === 3")
+    assert page.inner_text("#verdict").startswith("Verdict: go: 9.0 GB in about 83 min; in the pilot")
+    assert STRANGER in page.inner_text("header")
+    assert page.locator("[data-plot=gain]").get_attribute("aria-label") == "Gain in error rate: 0.1, from 0.06 to 0.14"
+    assert page.locator(".broken").count() == 0
+    assert too_wide(page) == []
+
+
+def test_without_distributions_and_students_it_says_so(tabs: Tabs, tmp_path: Path) -> None:
+    file = tmp_path / "plan.html"
+    file.write_text(plan_page(replace(made_up("plain"), flatness=None, gain="the recipe names no student")))
+    page = tabs.open(file)
+    page.wait_for_function("document.querySelectorAll('.chart svg').length === 1")
+    assert "Not known: the recipe names no student." in page.inner_text("main")

@@ -1,0 +1,119 @@
+"""Inputs of rows on a page: pictures and sound as they are, texts as data."""
+
+from __future__ import annotations
+
+import base64
+import io
+import wave
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from softlabels import write_store
+from softlabels.pages.media import EDGE, looks_like_picture, picture, wav
+from softlabels.pages.row_inputs import TEXT, inputs_of, shown_value, tokens
+from softlabels.transfer import TransferSetConfig, load_transfer_set
+from softlabels_stages.schema import typed
+
+
+def decoded(source: str) -> bytes:
+    return base64.b64decode(source.partition(",")[2])
+
+
+def pixels(source: str) -> np.ndarray:
+    return np.asarray(PIL.Image.open(io.BytesIO(decoded(source))))
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (9, 7, 3), (9, 7, 4), (3, 9, 7), (1, 9, 7), (9, 7, 1)])
+def test_a_small_picture_is_kept(rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+    values = rng.integers(0, 256, shape, np.uint8)
+    assert looks_like_picture(values)
+    channels_last = np.moveaxis(values, 0, -1) if shape[0] in (1, 3) else values
+    assert np.array_equal(pixels(picture(values)), channels_last.squeeze())
+
+
+def test_a_large_picture_is_made_smaller_and_a_dark_one_lighter(rng: np.random.Generator) -> None:
+    assert max(pixels(picture(rng.integers(0, 256, (400, 200), np.uint8))).shape) == EDGE
+    dark = rng.integers(0, 17, (8, 8), np.uint8)
+    dark[0, 0] = 16
+    assert np.array_equal(pixels(picture(dark)), np.round(dark.astype(float) * 255 / 16))
+    fractions = np.where(rng.random((8, 8)) < 0.1, np.nan, rng.random((8, 8)))
+    assert pixels(picture(fractions)).max() == 255
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 2), (2, 500), (4, 4, 4, 3), ()])
+def test_numbers_that_are_no_picture(shape: tuple[int, ...]) -> None:
+    assert not looks_like_picture(np.zeros(shape, np.uint8))
+
+
+def test_sound(rng: np.random.Generator) -> None:
+    samples = rng.uniform(-1, 1, 800)
+    with wave.open(io.BytesIO(decoded(wav(samples, 8000)))) as file:
+        assert (file.getframerate(), file.getnframes(), file.getnchannels()) == (8000, 800, 1)
+        found = np.frombuffer(file.readframes(800), "<i2") / 32767
+    assert np.allclose(found, samples, atol=1e-4)
+    pytest.importorskip("soundfile")
+    import soundfile
+
+    out = io.BytesIO()
+    soundfile.write(out, np.tile(samples, 250)[:, None].repeat(2, 1), 48000, format="WAV")  # more than 2 s, stereo
+    shown = shown_value("clip", out.getvalue())
+    assert shown["kind"] == "sound"
+    with wave.open(io.BytesIO(decoded(shown["source"]))) as file:
+        assert (file.getframerate(), file.getnframes()) == (12_000, 24_000)
+    assert shown_value("clip", b"no audio") == {"name": "clip", "kind": "text", "text": "a file of 8 bytes"}
+
+
+def test_texts_and_cells() -> None:
+    assert shown_value("x", "a" * (TEXT + 1))["text"] == "a" * TEXT + " …"
+    assert shown_value("x", None)["text"] == "(missing)"
+    many = shown_value("x", np.arange(100) / 8)
+    assert (len(many["cells"]), many["more"], many["cells"][3]) == (32, 68, [3, "0.375"])
+    assert shown_value("x", ["a", "b"])["cells"] == [[0, "a"], [1, "b"]]
+    assert shown_value("x", np.int64(7))["text"] == "7"
+
+
+def test_tokens() -> None:
+    ids = np.array([[3, 1, 2, 0, 0], [1, 1, 2, 0, 0]])
+    assert tokens(ids, ("a", "b", "c"))["tokens"] == ["3", "b", "c"]
+    assert tokens(ids, None)["tokens"] == ["3", "1", "2"]
+
+
+def test_raw_columns_are_found_by_content_key(tmp_path: Path, rng: np.random.Generator) -> None:
+    """Of rows in another order than the store's; a row that the transfer set lacks has no input."""
+    (tmp_path / "data").mkdir()
+    texts = [f"text {number}" for number in range(20)]
+    pq.write_table(pa.table({"text": texts, "x": rng.normal(size=20)}), tmp_path / "data" / "test.parquet")
+    recipe = {
+        "name": "t", "source": str(tmp_path / "data"), "inputs": ["text", "x"], "label": None, "splits": {"test": "test"},
+        "prepare": {"class_path": f"{__name__}.lengths"},
+    }  # fmt: skip
+    config = typed(TransferSetConfig, recipe, where="t")
+    keys = np.array(load_transfer_set(config, "test").keys)
+    order = np.append(rng.permutation(20), 20)
+    other = rng.integers(0, 256, (1, 16), np.uint8)
+    store = write_store(
+        tmp_path / "store" / "test", rng.normal(size=(21, 4)), keys=np.concatenate([keys, other])[order]
+    )
+    found = inputs_of(store, config, "test")
+    assert "1 of 21 rows of the store are not in it" in found.said
+    shown = found.of(np.arange(21))
+    assert [row and row[0]["text"] for row in shown] == [texts[number] if number < 20 else None for number in order]
+    assert [each["name"] for each in shown[0] or []] == ["text", "x"]
+
+
+def lengths(rows: list[tuple[str, float]]) -> np.ndarray:
+    return np.array([[len(text), x] for text, x in rows], np.float32)
+
+
+def test_inputs_that_cannot_be_opened_are_said(tmp_path: Path, rng: np.random.Generator) -> None:
+    store = write_store(tmp_path / "test", rng.normal(size=(20, 4)), keys=rng.integers(0, 256, (20, 16), np.uint8))
+    recipe = {"name": "t", "source": f"{tmp_path}/gone", "inputs": ["text"], "label": None, "splits": {"test": "test"}}
+    recipe["prepare"] = {"class_path": f"{__name__}.lengths"}
+    found = inputs_of(store, typed(TransferSetConfig, recipe, where="t"), "test")
+    assert "could not be opened" in found.said
+    assert found.of(np.arange(2)) == [None, None]
