@@ -1,4 +1,4 @@
-"""Reports as a browser opens them: bytes, seconds until all is drawn, of the clock and of the processor, and the picture of the README.
+"""Reports as a browser opens them: bytes, seconds until all is drawn, and the picture of the README.
 
 python -m benchmarks.report_pages digits.html lm.html [--picture=docs/report.png]
 
@@ -26,6 +26,7 @@ SIZE = (1000, 760)
 
 
 def main() -> None:
+    """Print the table; draw the picture where one is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", nargs="+", type=Path, help="files that softlabels report wrote")
     parser.add_argument("--picture", type=Path, help="where the picture of the first one goes; none by default")
@@ -64,6 +65,7 @@ def opened(browser: Browser, path: Path) -> tuple[float, float]:
 
 
 def drawn(page: Page, path: Path) -> None:
+    """Open the file, and wait for the last plot."""
     page.goto(path.resolve().as_uri())
     page.wait_for_selector("[data-drawn]", state="attached")
 
