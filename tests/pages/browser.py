@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,16 @@ class Tabs:
     def close(self) -> None:
         for page in self.opened:
             page.context.close()
+
+
+def until(page: Page, holds: str, argument: object = None) -> None:
+    """Wait until an expression is true. `page.wait_for_function` asks a second time from inside the page, whose policy forbids
+    that: it fails on a busy machine.
+    """
+    end = time.monotonic() + 60
+    while not page.evaluate(holds, argument):
+        assert time.monotonic() < end, f"not within a minute: {holds}"
+        page.wait_for_timeout(50)
 
 
 def too_wide(page: Page) -> list[str]:

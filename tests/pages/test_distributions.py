@@ -109,7 +109,8 @@ def test_one_class_beside_many_that_are_equal(classes: int, lowest: float) -> No
 @pytest.mark.parametrize("classes", [5, 90])
 def test_flags(rng: np.random.Generator, classes: int) -> None:
     teacher, columns = encoded(rng, SigmoidEncoding(), members=2, classes=classes)
-    found = shown(teacher, columns, np.full(40, -1), [rng.normal(size=(40, classes))])
+    student = rng.normal(size=(40, classes)) * 20  # flags that round to 1
+    found = shown(teacher, columns, np.full(40, -1), [student])
     nodes = teacher.nodes
     for temperature in TEMPERATURES:
         p = expected(teacher, columns, temperature)
@@ -123,6 +124,8 @@ def test_flags(rng: np.random.Generator, classes: int) -> None:
             continue
         both = entropy(p) + entropy(1 - p)
         assert found.carried.entropy @ weights_at(temperature, nodes) == pytest.approx(both, rel=2e-3)
+        cross = p * np.logaddexp(0, -student / temperature) + (1 - p) * np.logaddexp(0, student / temperature)
+        assert found.carried.kl[0] @ weights_at(temperature, nodes) == pytest.approx(cross.sum(axis=1) - both, rel=2e-3)
 
 
 def test_labels_known_at_one_temperature(rng: np.random.Generator) -> None:

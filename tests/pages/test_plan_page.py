@@ -12,7 +12,7 @@ from softlabels.pages.plan import plan_page
 from softlabels.report.estimates import Interval
 from softlabels.report.plan import Data, Gain, Plan, Size, Teacher
 from softlabels.report.verdict import verdict
-from tests.pages.browser import DESKTOP, PHONE, Tabs, too_wide
+from tests.pages.browser import DESKTOP, PHONE, Tabs, too_wide, until
 
 STRANGER = "<img src=x onerror='window.__pwned = 1'></script>"
 SCORES = {"accuracy": 0.97, "nll": 0.16, "ece": 0.08, "brier": 0.07, "labelled": 500, "rows": 500}
@@ -56,7 +56,7 @@ def test_it_draws_what_was_found_and_runs_nothing(size: tuple[int, int], tabs: T
     file = tmp_path / "plan.html"
     write_page(made_up(), file)
     page = tabs.open(file, size)
-    page.wait_for_function("document.querySelectorAll('.chart svg').length === 3")
+    until(page, "document.querySelectorAll('.chart svg').length === 3")
     assert page.inner_text("#verdict").startswith("Verdict: go: 9.0 GB in about 83 min; in the pilot")
     assert STRANGER in page.inner_text("header")
     assert page.locator("[data-plot=gain]").get_attribute("aria-label") == "Gain in error rate: 0.1, from 0.06 to 0.14"
@@ -68,5 +68,5 @@ def test_without_distributions_and_students_it_says_so(tabs: Tabs, tmp_path: Pat
     file = tmp_path / "plan.html"
     file.write_text(plan_page(replace(made_up("plain"), flatness=None, gain="the recipe names no student")))
     page = tabs.open(file)
-    page.wait_for_function("document.querySelectorAll('.chart svg').length === 1")
+    until(page, "document.querySelectorAll('.chart svg').length === 1")
     assert "Not known: the recipe names no student." in page.inner_text("main")

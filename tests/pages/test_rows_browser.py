@@ -16,7 +16,7 @@ from softlabels.pages.page import page
 from softlabels.pages.rows import rows_sections
 from softlabels.pages.slider import Slider
 from softlabels.store import Store
-from tests.pages.browser import PHONE, SMALL, Tabs, too_wide
+from tests.pages.browser import PHONE, SMALL, Tabs, too_wide, until
 from tests.store import samples
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def shown(tab: Page, root: str) -> list[dict[str, Any]]:
 
 def set_temperature(tab: Page, temperature: float) -> None:
     tab.fill("#temperature-number", str(temperature))
-    tab.wait_for_function(f"document.documentElement.dataset.temperature === '{temperature:g}'")
+    until(tab, f"document.documentElement.dataset.temperature === '{temperature:g}'")
 
 
 def write(path: Path, stores: dict[str, Store], answers: dict[str, list[Answers]] | None = None) -> Path:
@@ -100,6 +100,20 @@ def test_bars_are_the_probabilities_of_the_store(
     assert too_wide(tab) == []
 
 
+def test_flags_of_a_student_that_round_to_1(tmp_path: Path, rng: np.random.Generator, tabs: Tabs) -> None:
+    z, student = rng.normal(size=(6, 2, 5)) * 2, rng.choice([-25.0, 25.0], (6, 5))
+    store = write_store(tmp_path / "test", z, kind="sigmoid", keys=rng.integers(0, 256, (6, 16), np.uint8))
+    said = Answers("student", "distilled", np.arange(6), student.astype(np.float32))
+    tab = tabs.open(write(tmp_path / "page.html", {"test": store}, {"test": [said]}))
+    tab.wait_for_selector("#rows-0 .row")
+    set_temperature(tab, 0.5)
+    p = store.probabilities(np.arange(6), temperature=0.5)
+    log_q, log_other = -np.logaddexp(0, -student / 0.5), -np.logaddexp(0, student / 0.5)
+    kl = (p * (np.log(p) - log_q) + (1 - p) * (np.log1p(-p) - log_other)).sum(axis=1)
+    for each in shown(tab, "#rows-0"):
+        assert each["scores"]["KL of student"] == pytest.approx(kl[each["row"]], rel=1e-3)
+
+
 def test_rows_are_sorted_and_filtered(tmp_path: Path, digits: tuple[Store, Answers], tabs: Tabs) -> None:
     store, student = digits
     tab = tabs.open(write(tmp_path / "page.html", {"test": store}, {"test": [student]}), SMALL)
@@ -138,7 +152,7 @@ def test_rows_by_keyboard(tmp_path: Path, digits: tuple[Store, Answers], tabs: T
     tab.keyboard.press("k")
     assert tab.evaluate(focused) == first[1]["row"]
     tab.keyboard.press("]")  # the row stays where it is
-    tab.wait_for_function("document.documentElement.dataset.temperature !== '1'")
+    until(tab, "document.documentElement.dataset.temperature !== '1'")
     assert tab.evaluate(focused) == first[1]["row"]
     for _ in range(19):
         tab.keyboard.press("j")
@@ -163,9 +177,7 @@ def test_rows_of_every_kind(tmp_path: Path, rng: np.random.Generator, tabs: Tabs
         data = samples.sample(rng, 8, kind)
         stores[kind] = samples.write_store(tmp_path / kind, data, samples.make_spec(data, kind))
     tab = tabs.open(write(tmp_path / "page.html", stores))
-    tab.wait_for_function(
-        "document.querySelectorAll('.row-list').length === " + str(len(tab.query_selector_all("section")))
-    )
+    until(tab, "document.querySelectorAll('.row-list').length === document.querySelectorAll('section').length")
     every = [store.only(target) for store in stores.values() for target in store.targets]
     for number, store in enumerate(every):
         if store.encoding.target != "values":

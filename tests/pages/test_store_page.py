@@ -11,7 +11,7 @@ from softlabels import open_store, write_store
 from softlabels.pages.page import page
 from softlabels.pages.slider import Slider
 from softlabels.pages.store_section import store_sections
-from tests.pages.browser import PHONE, Tabs, too_wide
+from tests.pages.browser import PHONE, Tabs, too_wide, until
 from tests.pages.hostile import NAMES
 from tests.pages.test_outcomes import entropy, softmax
 
@@ -36,7 +36,7 @@ def test_numbers_follow_the_slider_target_by_target(tmp_path: Path, tabs: Tabs, 
     z = np.asarray(store.only("kind").column("logits"), np.float64)
     for temperature in (1.0, 3.37, 20.0):
         tab.fill("#temperature-number", str(temperature))
-        tab.wait_for_function("T => document.documentElement.dataset.temperature === String(T)", arg=temperature)
+        until(tab, "T => document.documentElement.dataset.temperature === String(T)", temperature)
         p = softmax(z / temperature)
         mean = p.mean(axis=1)
         for voice, each in enumerate([mean, p[:, 0], p[:, 1]]):
@@ -73,7 +73,7 @@ def test_one_member_flags_and_labels_beside(tmp_path: Path, tabs: Tabs, rng: np.
     out = tmp_path / "page.html"
     out.write_text(page("stores", store_sections(stores, slider), slider=slider), encoding="utf-8")
     tab = tabs.open(out)
-    tab.wait_for_function("() => [...document.querySelectorAll('.plot')].every((each) => each.querySelector('svg'))")
+    until(tab, "() => [...document.querySelectorAll('.plot')].every((each) => each.querySelector('svg'))")
     assert tab.locator("#store-0 [data-table=pairs] tr").count() == 10
     assert tab.locator(".broken").count() == 0
     assert too_wide(tab) == []

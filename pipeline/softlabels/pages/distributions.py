@@ -213,7 +213,9 @@ def softmax_entropy(log_p: Floats) -> Floats:
 
 def flag_entropy(p: Floats) -> Floats:
     """Of a Bernoulli a class in nats, summed over the last axis."""
-    return np.asarray(_cross(p, p).sum(axis=-1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one, other = np.where(p > 0, p * np.log(p), 0.0), np.where(p < 1, (1 - p) * np.log1p(-p), 0.0)
+    return np.asarray(-(one + other).sum(axis=-1))
 
 
 def _expected(log_p: Floats, values: Floats) -> Floats:
@@ -312,7 +314,9 @@ def _flag_scores(teacher: Teacher, z: Floats, ids: Ints, students: Sequence[Floa
         entropy[:, number] = flag_entropy(own)
         apart[:, number] = entropy[:, number] - flag_entropy(p) @ teacher.weights
         for student, logits in enumerate(students):
-            kl[student, :, number] = _cross(own, sigmoid(logits / temperature)).sum(-1) - entropy[:, number]
+            z_student = logits / temperature  # not its probabilities, which round to 0 and 1
+            cross = own * np.logaddexp(0, -z_student) + (1 - own) * np.logaddexp(0, z_student)
+            kl[student, :, number] = cross.sum(-1) - entropy[:, number]
     return Carried(
         curves=None,
         in_tail=np.zeros((len(z), z.shape[1], ids.shape[1]), np.uint8),
@@ -321,13 +325,6 @@ def _flag_scores(teacher: Teacher, z: Floats, ids: Ints, students: Sequence[Floa
         student_curves=np.zeros(kl.shape, np.float32),
         kl=kl.clip(min=0).astype(np.float32),
     )
-
-
-def _cross(p: Floats, q: Floats) -> Floats:
-    """-p log q - (1 - p) log(1 - q), with 0 log 0 = 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        one, other = np.where(p > 0, p * np.log(q), 0.0), np.where(p < 1, (1 - p) * np.log1p(-q), 0.0)
-    return np.asarray(-one - other)
 
 
 def _together(parts: Sequence[Shown]) -> Shown:
