@@ -98,6 +98,23 @@ def test_as_cleanlab(rng: np.random.Generator, classes: int, rows: int) -> None:
     assert (np.diff(found.scores) >= 0).all()
 
 
+def test_as_cleanlab_where_classes_are_missing_rows_unlabelled_and_probabilities_equal(
+    rng: np.random.Generator,
+) -> None:
+    """Problems small and large together; of equals each chooses its own."""
+    ours, theirs, both = 0, 0, 0
+    for classes in (2, 5, 11, 23, 40):
+        _, given, p = made_up(rng, classes, int(rng.integers(100, 600)))
+        p = np.round(p, 2) if classes % 2 else p.astype(np.float32)
+        given[rng.random(len(given)) < 0.2] = -1
+        given[given == classes - 1] = -1 if classes > 2 else 1
+        has = np.flatnonzero(given >= 0)
+        found = find_label_errors(in_blocks(given, p, 97), classes).places
+        wanted = has[by_cleanlab(given[has], p[has].astype(np.float64))]
+        ours, theirs, both = ours + len(found), theirs + len(wanted), both + len(np.intersect1d(found, wanted))
+    assert both >= 0.85 * max(ours, theirs)  # both round the numbers wanted of each pair, each in its own way
+
+
 def test_blocks_do_not_matter(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     _, given, p = made_up(rng, 6, 3000)
     p = np.round(p, 2)  # with ties

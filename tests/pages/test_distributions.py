@@ -68,7 +68,7 @@ def test_softmax(rng: np.random.Generator, encoding: Encoding, members: int, cla
     teacher, columns = encoded(rng, encoding, members=members, classes=classes)
     labels = rng.integers(-1, classes, 40)
     student = rng.normal(size=(40, classes)) * 4
-    nodes = temperatures(encoding)
+    nodes = temperatures(encoding, classes)
     found = shown(teacher, columns, labels, [student])
     for temperature in TEMPERATURES:
         if temperature < nodes[0]:
@@ -105,11 +105,33 @@ def test_softmax(rng: np.random.Generator, encoding: Encoding, members: int, cla
     assert all(label < 0 or label in found.ids[n] for n, label in enumerate(labels))
 
 
+@pytest.mark.parametrize(("classes", "lowest"), [(40, 0.5), (1000, 0.5), (32_000, 1.0)])
+def test_one_class_beside_many_that_are_equal(classes: int, lowest: float) -> None:
+    """Where it gives way to the others the curves are steepest in T."""
+    gaps = np.array([0.5, 3, 5, 8, 12, 16, 20, 30, 50, 120])
+    encoding = DenseEncoding() if lowest < 1 else TopkEncoding(k=1, tail="uniform", nodes=0)
+    nodes = temperatures(encoding, classes)
+    assert nodes[0] == lowest
+    gap = gaps[:, None] / nodes
+    largest = 1 / (1 + (classes - 1) * np.exp(-gap))
+    curves = np.log(largest) - nodes[0] / nodes * np.log(largest[:, :1])
+    entropy_at = (1 - largest) * gap - np.log(largest)
+    for temperature in np.geomspace(lowest, 20, 200):
+        along, gap_at = weights_at(float(temperature), nodes), gaps / temperature
+        p = 1 / (1 + (classes - 1) * np.exp(-gap_at))
+        assert np.abs(largest @ along - p).max() < 2e-3
+        moved = np.exp(curves @ along + nodes[0] / temperature * np.log(largest[:, 0]))
+        assert np.abs(moved - p).max() < 1e-3
+        wanted = (1 - p) * gap_at - np.log(p)
+        assert np.abs(entropy_at @ along - wanted).max() < 2e-3 * np.log(classes)
+
+
 @pytest.mark.parametrize("classes", [5, 90])
 def test_flags(rng: np.random.Generator, classes: int) -> None:
     teacher, columns = encoded(rng, SigmoidEncoding(), members=2, classes=classes)
-    found = shown(teacher, columns, np.full(40, -1), [rng.normal(size=(40, classes))])
-    nodes = temperatures(teacher.encoding)
+    student = rng.normal(size=(40, classes)) * 20  # flags that round to 1
+    found = shown(teacher, columns, np.full(40, -1), [student])
+    nodes = teacher.nodes
     for temperature in TEMPERATURES:
         p = expected(teacher, columns, temperature)
         ours = sum(
@@ -122,12 +144,14 @@ def test_flags(rng: np.random.Generator, classes: int) -> None:
             continue
         both = entropy(p) + entropy(1 - p)
         assert found.carried.entropy @ weights_at(temperature, nodes) == pytest.approx(both, rel=2e-3)
+        cross = p * np.logaddexp(0, -student / temperature) + (1 - p) * np.logaddexp(0, student / temperature)
+        assert found.carried.kl[0] @ weights_at(temperature, nodes) == pytest.approx(cross.sum(axis=1) - both, rel=2e-3)
 
 
 def test_labels_known_at_one_temperature(rng: np.random.Generator) -> None:
     teacher, columns = encoded(rng, DenseEncoding(known_at=2.0), members=2, classes=6)
     found = shown(teacher, columns, np.full(40, -1))
-    nodes = temperatures(teacher.encoding)
+    nodes = teacher.nodes
     assert nodes.tolist() == [2.0]
     p = expected(teacher, columns, 2.0)
     ours = sum(w * each for w, each in zip(teacher.weights, member_probabilities(found, 2.0, nodes), strict=True))

@@ -126,6 +126,21 @@ def test_of_many_classes_the_largest_pairs(tmp_path: Path, rng: np.random.Genera
     assert np.allclose(found.joint[at], [*expected.values()], atol=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [0.7, 1.9, 3.37, 8.0])
+def test_of_many_classes_one_far_above_the_others(tmp_path: Path, rng: np.random.Generator, temperature: float) -> None:
+    """Where it gives way to all others together the curves are steepest."""
+    logits = rng.normal(size=(60, 2, 500)) * 0.3
+    logits[np.arange(60), :, rng.integers(0, 3, 60)] += rng.uniform(5, 40, 60)[:, None]
+    store = store_of(tmp_path, logits)
+    found = found_in(store)
+    by = interpolation(np.array([temperature]), found.temperatures)[0]
+    p = softmax(stored(store) / temperature)
+    mean = np.einsum("m,rmc->rc", WEIGHTS[:2] / 3, p)
+    assert np.abs(found.entropy[0] @ by - entropy(mean)).max() < 2e-3 * math.log(500)
+    assert np.abs(found.top[0] @ by - mean.max(axis=-1)).max() < 2e-3
+    assert np.abs(by @ found.mass - mean.mean(axis=0)).max() < 5e-4
+
+
 def test_histograms_are_those_of_numpy(tmp_path: Path, rng: np.random.Generator) -> None:
     store = store_of(tmp_path, rng.normal(size=(500, 3, 5)) * 3)
     slider = Slider.of([store])

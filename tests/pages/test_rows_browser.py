@@ -102,6 +102,20 @@ def test_bars_are_the_probabilities_of_the_store(
     assert too_wide(tab) == []
 
 
+def test_flags_of_a_student_that_round_to_1(tmp_path: Path, rng: np.random.Generator, tabs: Tabs) -> None:
+    z, student = rng.normal(size=(6, 2, 5)) * 2, rng.choice([-25.0, 25.0], (6, 5))
+    store = write_store(tmp_path / "test", z, kind="sigmoid", keys=rng.integers(0, 256, (6, 16), np.uint8))
+    said = Answers("student", "distilled", np.arange(6), student.astype(np.float32))
+    tab = tabs.open(write(tmp_path / "page.html", {"test": store}, {"test": [said]}))
+    tab.wait_for_selector("#rows-0 .row")
+    set_temperature(tab, 0.5)
+    p = store.probabilities(np.arange(6), temperature=0.5)
+    log_q, log_other = -np.logaddexp(0, -student / 0.5), -np.logaddexp(0, student / 0.5)
+    kl = (p * (np.log(p) - log_q) + (1 - p) * (np.log1p(-p) - log_other)).sum(axis=1)
+    for each in shown(tab, "#rows-0"):
+        assert each["scores"]["KL of student"] == pytest.approx(kl[each["row"]], rel=1e-3)
+
+
 def test_rows_are_sorted_and_filtered(tmp_path: Path, digits: tuple[Store, Answers], tabs: Tabs) -> None:
     store, student = digits
     tab = tabs.open(write(tmp_path / "page.html", {"test": store}, {"test": [student]}), SMALL)

@@ -131,6 +131,25 @@ def test_columns_that_are_all_alike_and_gaps_that_training_rows_lack(tmp_path: P
     np.testing.assert_allclose(found, [[0.2, 0, 0, 0, 1], [0, 0, 0, 0, 1]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e300, 1.0, 1e-200, 1e-310])
+def test_numbers_whose_squares_are_no_float64(tmp_path: Path, scale: float) -> None:
+    values = np.array([-1.0, 0.5, 2.0, 1.5])
+    train = pd.DataFrame({"a": values * scale, "label": 0})
+    test = pd.DataFrame({"a": [-100 * scale, 3 * scale], "label": 0})
+    folder = written(tmp_path / "data", train=train, test=test)
+    found = load(folder, inputs=("a",)).inputs[:, 0]
+    np.testing.assert_allclose(found, (values - values.mean()) / values.std(), rtol=1e-6)
+    found = load(folder, "test", inputs=("a",)).inputs[:, 0]
+    np.testing.assert_allclose(found, (np.array([-100, 3]) - values.mean()) / values.std(), rtol=1e-6)
+
+
+def test_a_number_that_is_too_large_beside_the_training_rows(tmp_path: Path) -> None:
+    train, test = ({"a": [1.0, 1.5], "label": 0}, {"a": [1.0, 1e300], "label": 0})
+    folder = written(tmp_path / "data", train=pd.DataFrame(train), test=pd.DataFrame(test))
+    with pytest.raises(TransferSetError, match="'a' has a value too far from the training split's mean"):
+        load(folder, "test", inputs=("a",))
+
+
 def test_dates_are_one_input_however_a_file_holds_them(tmp_path: Path) -> None:
     when = [datetime.date(2024, 5, 31), datetime.date(1969, 7, 20)]
     text = ["2024-05-31", "1969-07-20"]

@@ -4,8 +4,9 @@ temperature of the classes that can be among the largest, and the few numbers th
 With b = 1 / T and b' that of the reference temperature, a member's class i has log p_i(T) = (b / b') log p_i(T') + s(T), with
 the same s for all classes whose logits are stored, and another for those of a topk tail. Such curves, entropies and divergences
 are kept at `temperatures`, Chebyshev's nodes in log T, and read between them by the barycentric formula (Berrut and Trefethen
-2004, SIAM Review 46). They are analytic functions of log T whose poles are pi / 2 away from the axis, so that the error does
-not depend on the size of the logits.
+2004, SIAM Review 46). They are analytic functions of log T, and as a factor of the logits only moves them, the error does not
+depend on the logits' size. It depends on how many classes there are: one class beside C - 1 that are equal gives poles
+atan(pi / log(C - 1)) away from the axis, which is the nearest that they come. `temperatures` has as many nodes as that takes.
 
 N positions, M members, C classes, K kept classes, J nodes.
 """
@@ -24,7 +25,8 @@ from softlabels.labels.bernoulli import sigmoid
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.ensemble import log_mean_exp, log_softmax
 
-NODES = 16
+NODES = 16  # at least
+_ERROR = 1e-3  # of a probability that is read between nodes
 HIGHEST, LOWEST = 20.0, 0.5  # temperatures of the slider where labels allow it
 ALL = 64  # classes up to which all are kept
 TOP = 12  # classes of which every one is kept that is among so many at the ends or the middle of the slider
@@ -40,13 +42,16 @@ def span(encoding: Encoding) -> tuple[float, float]:
     return lowest, max(HIGHEST, 2 * lowest)
 
 
-def temperatures(encoding: Encoding) -> Floats:
+def temperatures(encoding: Encoding, classes: int) -> Floats:
     """(J,), ascending; the one temperature at which labels are known, where there is one."""
     if encoding.only_at is not None:
         return np.array([encoding.only_at])
     lowest, highest = span(encoding)
     middle, half = np.log(highest * lowest) / 2, np.log(highest / lowest) / 2
-    found = np.exp(middle - half * np.cos(np.pi * np.arange(NODES) / (NODES - 1)))
+    # The error falls as rho^-J, where rho is the sum of the half axes of the ellipse through the nearest pole
+    pole = np.pi / 2 if encoding.target == "sigmoid" else np.arctan(np.pi / np.log(max(classes, 3) - 1))
+    count = max(NODES, 1 + int(np.ceil(-np.log(_ERROR) / np.arcsinh(pole / half))))
+    found = np.exp(middle - half * np.cos(np.pi * np.arange(count) / (count - 1)))
     found[0], found[-1] = lowest, highest
     return np.asarray(found)
 
@@ -126,6 +131,11 @@ class Teacher:
         return "geometric" if self.encoding.is_reduced else "arithmetic"
 
     @property
+    def nodes(self) -> Floats:
+        """(J,), see `temperatures`."""
+        return temperatures(self.encoding, self.classes)
+
+    @property
     def row_bytes(self) -> int:
         """Of one position's distribution."""
         return 8 * self.classes * len(self.weights)
@@ -156,7 +166,7 @@ def shown(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[N
 def _block(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[Floats]) -> Shown:
     if teacher.encoding.target == "sigmoid":
         return _flags(teacher, columns, students)
-    nodes = temperatures(teacher.encoding)
+    nodes = teacher.nodes
     if teacher.encoding.keeps_all and teacher.classes <= ALL:
         return _whole(teacher, columns, students, float(nodes[reference_node(nodes)]))
     ids = _kept(teacher, columns, labels, students, nodes)
@@ -208,7 +218,9 @@ def softmax_entropy(log_p: Floats) -> Floats:
 
 def flag_entropy(p: Floats) -> Floats:
     """Of a Bernoulli a class in nats, summed over the last axis."""
-    return np.asarray(_cross(p, p).sum(axis=-1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one, other = np.where(p > 0, p * np.log(p), 0.0), np.where(p < 1, (1 - p) * np.log1p(-p), 0.0)
+    return np.asarray(-(one + other).sum(axis=-1))
 
 
 def _expected(log_p: Floats, values: Floats) -> Floats:
@@ -279,7 +291,7 @@ def reference_node(nodes: Floats) -> int:
 
 def _flags(teacher: Teacher, columns: Columns, students: Sequence[Floats]) -> Shown:
     """The same of sigmoids: logits carry themselves."""
-    nodes = temperatures(teacher.encoding)
+    nodes = teacher.nodes
     at = 1.0 if teacher.encoding.only_at is None else float(nodes[0])
     z = teacher.member_log_probs(columns, at) * at
     count, _, classes = z.shape
@@ -307,7 +319,9 @@ def _flag_scores(teacher: Teacher, z: Floats, ids: Ints, students: Sequence[Floa
         entropy[:, number] = flag_entropy(own)
         apart[:, number] = entropy[:, number] - flag_entropy(p) @ teacher.weights
         for student, logits in enumerate(students):
-            kl[student, :, number] = _cross(own, sigmoid(logits / temperature)).sum(-1) - entropy[:, number]
+            z_student = logits / temperature  # not its probabilities, which round to 0 and 1
+            cross = own * np.logaddexp(0, -z_student) + (1 - own) * np.logaddexp(0, z_student)
+            kl[student, :, number] = cross.sum(-1) - entropy[:, number]
     return Carried(
         curves=None,
         in_tail=np.zeros((len(z), z.shape[1], ids.shape[1]), np.uint8),
@@ -316,13 +330,6 @@ def _flag_scores(teacher: Teacher, z: Floats, ids: Ints, students: Sequence[Floa
         student_curves=np.zeros(kl.shape, np.float32),
         kl=kl.clip(min=0).astype(np.float32),
     )
-
-
-def _cross(p: Floats, q: Floats) -> Floats:
-    """-p log q - (1 - p) log(1 - q), with 0 log 0 = 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        one, other = np.where(p > 0, p * np.log(q), 0.0), np.where(p < 1, (1 - p) * np.log1p(-q), 0.0)
-    return np.asarray(-one - other)
 
 
 def _together(parts: Sequence[Shown]) -> Shown:

@@ -14,6 +14,7 @@ import numpy as np
 
 from softlabels.errors import one_line
 from softlabels.pages.class_shares import Shares, class_shares
+from softlabels.pages.distributions import temperatures
 from softlabels.pages.histograms import MOST, histograms, interpolation
 from softlabels.pages.markup import Html, element, joined, paragraph, plot, table
 from softlabels.pages.numbers import numbers
@@ -30,7 +31,8 @@ Part = tuple[Html, dict[str, Any]]
 
 def outcome_part(store: Store, slider: Slider) -> Part:
     """Markup and numbers of a store of one softmax or sigmoid target."""
-    most = min(MOST, max(1, _EVALUATIONS // (16 * store.members * store.classes)))
+    nodes = len(temperatures(store.encoding, store.classes))
+    most = min(MOST, max(1, _EVALUATIONS // (nodes * store.members * store.classes)))
     rows = most if store.positions is None else max(_LEAST_ROWS, most // store.positions)
     taken = sample(store, rows)
     found = outcomes(store, lambda: (columns for _, _, columns in positions(store, taken, most)))

@@ -108,7 +108,7 @@ def outcomes(store: Store, blocks: Blocks) -> Outcomes:
     encoding, classes = store.encoding, store.classes
     block = max(1, _BLOCK // (store.members * classes))
     reader = _Reader(SoftColumns.of(store), encoding.target, encoding.near_1, block)
-    nodes = temperatures(encoding)
+    nodes = temperatures(encoding, classes)
     pairs = _all_pairs(classes, reader.kind) if classes <= SQUARE else _largest_pairs(reader, blocks, nodes)
     sums = _Sums(reader, nodes, pairs, min(store.members, VOICES) if store.members > 1 else 0)
     for columns in blocks():

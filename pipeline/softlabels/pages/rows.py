@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from softlabels.errors import one_line
 from softlabels.pages.answers import Answers
-from softlabels.pages.distributions import ALL, NODES, Carried, Shown, Teacher, reference_node, shown, temperatures
+from softlabels.pages.distributions import ALL, NODES, Carried, Shown, Teacher, reference_node, shown
 from softlabels.pages.markup import Html, element, joined, paragraph
 from softlabels.pages.numbers import numbers
 from softlabels.pages.row_choice import MOST_ROWS, interleaved, ranked
@@ -115,7 +115,7 @@ def _position_bytes(store: Store, students: int) -> float:
     few = store.classes <= ALL
     kept = store.classes if few else 28
     whole = store.encoding.target == "values" or (few and store.encoding.keeps_all)
-    curves = 0 if whole else NODES * (2 + 2 * store.members + 2 * students)
+    curves = 0 if whole else len(teacher_of(store).nodes) * (2 + 2 * store.members + 2 * students)
     return 1.4 * 4 * ((store.members + students + 1 + (not few)) * kept + curves + 1)
 
 
@@ -152,7 +152,7 @@ def _data(store: Store, rows: Ints, answers: Sequence[Answers], usual: NDArray[n
 
 
 def _soft_data(teacher: Teacher, found: Shown, hard: NDArray[Any] | None, names: Sequence[str] | None) -> Json:
-    nodes = temperatures(teacher.encoding)
+    nodes = teacher.nodes
     whole = bool((found.ids == found.ids[:1]).all())
     used = np.unique(np.concatenate([found.ids[0] if whole else found.ids.reshape(-1), found.students_top.reshape(-1)]))
     labels = None

@@ -23,6 +23,7 @@ from softlabels.transfer.prepare import Row
 TABLE = "softlabels.transfer.table"
 MOST = 1000  # values of a category
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?")
+_LARGEST = float(np.finfo(np.float32).max)
 _DAY = np.timedelta64(1, "D")
 
 
@@ -50,7 +51,10 @@ class Number(msgspec.Struct, tag_field="kind", tag="number", frozen=True, forbid
         """(B, width) of B values."""
         x = self.read(values)
         gone = np.isnan(x)
-        scaled = np.where(gone, 0.0, (x - self.mean) / self.deviation)
+        with np.errstate(over="ignore"):
+            scaled = np.where(gone, 0.0, (x / 2 - self.mean / 2) / self.deviation * 2)  # of two huge ones, too
+        if (np.abs(scaled) > _LARGEST).any():
+            raise _refused(self.name, "has a value too far from the training split's mean")
         return np.stack([scaled, gone.astype(np.float64)][: self.width], axis=1)
 
     def read(self, values: Sequence[Value]) -> NDArray[np.float64]:

@@ -105,8 +105,11 @@ def _number(kind: type[Number], name: str, x: NDArray[np.float64]) -> Number:
     has_gaps = bool(known.size < x.size)
     if known.min() == known.max():
         return kind(name, float(known[0]), 1.0, has_gaps)
-    mean = math.fsum(known.tolist()) / known.size
-    return kind(name, mean, math.sqrt(math.fsum(((known - mean) ** 2).tolist()) / known.size), has_gaps)
+    power = math.frexp(float(np.abs(known).max()))[1]
+    scaled = np.ldexp(known, -power)  # below 1, so that no square leaves the range of float64
+    mean = math.fsum(scaled.tolist()) / known.size
+    deviation = math.sqrt(math.fsum(((scaled - mean) ** 2).tolist()) / known.size)
+    return kind(name, math.ldexp(mean, power), math.ldexp(deviation, power) or 1.0, has_gaps)
 
 
 def _category(name: str, values: Sequence[Value]) -> Category:

@@ -56,12 +56,27 @@ softlabels.sections.rows = (root, data) => {
     return Float64Array.from({ length: K }, (_, k) => Math.exp(studentP[base + k] * ratio + stored));
   }
 
-  // -sum p log q, of a sigmoid with both ends.
-  function cross(p, q) {
+  // -sum p log p, of a sigmoid with both ends.
+  function entropyOf(p) {
     let found = 0;
     for (let k = 0; k < K; k++) {
-      if (p[k] > 0) found -= p[k] * Math.log(q[k]);
-      if (!isSoftmax && p[k] < 1) found -= (1 - p[k]) * Math.log(1 - q[k]);
+      if (p[k] > 0) found -= p[k] * Math.log(p[k]);
+      if (!isSoftmax && p[k] < 1) found -= (1 - p[k]) * Math.log(1 - p[k]);
+    }
+    return found;
+  }
+
+  // -sum p log q of a student's q, from its logits: a q that rounds to 0 or 1 has a logarithm all the same.
+  function crossTo(p, base) {
+    let found = 0;
+    if (isSoftmax) {
+      const logs = softlabels.logSoftmax(studentP.subarray(base, base + K), T / data.nodes[data.reference]);
+      for (let k = 0; k < K; k++) if (p[k] > 0) found -= p[k] * logs[k];
+      return found;
+    }
+    for (let k = 0; k < K; k++) {
+      const z = studentP[base + k] / T, least = Math.log1p(Math.exp(-Math.abs(z)));
+      found += p[k] * (least + Math.max(0, -z)) + (1 - p[k]) * (least + Math.max(0, z));
     }
     return found;
   }
@@ -75,11 +90,11 @@ softlabels.sections.rows = (root, data) => {
         students: data.students.map((_, s) => of(s, () => along(kl, (s * N + n) * J))),
       };
     }
-    const H = cross(p, p);
+    const H = entropyOf(p);
     return {
       entropy: H,
-      disagreement: M > 1 ? H - members.reduce((sum, each, m) => sum + data.weights[m] * cross(each, each), 0) : 0,
-      students: data.students.map((_, s) => of(s, () => cross(p, studentOf(n, s)) - H)),
+      disagreement: M > 1 ? H - members.reduce((sum, each, m) => sum + data.weights[m] * entropyOf(each), 0) : 0,
+      students: data.students.map((_, s) => of(s, () => crossTo(p, (s * N + n) * K) - H)),
     };
   }
 
