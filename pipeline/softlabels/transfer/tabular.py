@@ -50,7 +50,12 @@ class Number(msgspec.Struct, tag_field="kind", tag="number", frozen=True, forbid
         """(B, width) of B values."""
         x = self.read(values)
         gone = np.isnan(x)
-        scaled = np.where(gone, 0.0, (x - self.mean) / self.deviation)
+        with np.errstate(over="ignore"):
+            scaled = np.where(gone, 0.0, (x - self.mean) / self.deviation)
+        if (np.abs(scaled) > np.finfo(np.float32).max).any():
+            raise _refused(
+                self.name, f"holds {x[np.abs(scaled).argmax()]:g}, too far from the mean {self.mean:g} for float32"
+            )
         return np.stack([scaled, gone.astype(np.float64)][: self.width], axis=1)
 
     def read(self, values: Sequence[Value]) -> NDArray[np.float64]:
