@@ -124,7 +124,7 @@ def test_what_teacher_logits_refuses_is_refused_alike(work: Path, capsys: pytest
     assert "rows is 0; give a number of rows" in capsys.readouterr().err
     assert plan.main(["recipe.yaml", "--page=."]) == 2
     said = capsys.readouterr()
-    assert "page is ., which is a folder" in said.err
+    assert "page cannot be written: . is a folder" in said.err
     assert "pilot" not in said.out
 
 

@@ -12,10 +12,16 @@ from softlabels.system.local import write_atomically
 
 
 def require_page(out: str | Path) -> None:
-    """Raise `MissingExtra` or ConfigError where no page can be made at `out`: better before a pilot than after it."""
+    """What is better known before a pilot than after it. Raises `MissingExtra` where no page can be made, `ConfigError` where
+    `out` cannot be a file.
+    """
     vega_bundle()
-    if Path(out).is_dir():
-        raise ConfigError(f"page is {out}, which is a folder", remedy="name a file, such as plan.html")
+    path = Path(out)
+    if path.is_dir() or not path.parent.is_dir():
+        what = f"{path} is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+        raise ConfigError(
+            f"the page cannot be written: {what}", remedy="give the path of a file in a folder that exists"
+        )
 
 
 def write_page(plan: Plan, out: str | Path) -> None:
