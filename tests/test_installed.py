@@ -159,7 +159,7 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
         str(path.relative_to(ROOT / home))
         for home, source in sources.items()
         for path in source.rglob("*")
-        if path.suffix in (".py", ".yaml") or path.name == "py.typed"
+        if path.suffix in (".py", ".yaml", ".css", ".js") or path.name == "py.typed"
     }
     kept |= {f"softlabels_stages/digits/{path.name}" for path in (ROOT / "data" / "digits").iterdir()}
     assert kept == {name for name in names if not name.startswith(record)}

@@ -43,7 +43,7 @@ def main(args: Demo) -> int:
     _lay_out(folder)
     with system_errors("open", folder), chdir(folder):
         say(f"teachers, labels and students of handwritten digits, in {folder}; the commands, as you would type them:")
-        say(f"\n$ cd {shlex.quote(args.out)}")
+        say(f"\n$ cd {shlex.quote(str(folder))}")
         for name, run, more in _STEPS:
             if should_stop():
                 raise Interrupted("stopped between two commands", remedy="run the same command again to go on")

@@ -65,6 +65,14 @@ def test_it_draws_what_was_found_and_runs_nothing(size: tuple[int, int], tabs: T
     assert too_wide(page) == []
 
 
+def test_go_says_so_where_nothing_is_known_of_what_the_labels_are_worth() -> None:
+    blind = replace(made_up("mine"), settle=(), gain="the recipe names no student")
+    said = "but the pilot does not say whether its labels are any better than hard ones."
+    for scores in (None, {"labelled": 0}):
+        assert verdict(replace(blind, teacher=replace(blind.teacher, held_out=scores))).endswith(said)
+    assert said not in verdict(blind)
+
+
 def test_without_distributions_and_students_it_says_so(tabs: Tabs, tmp_path: Path) -> None:
     file = tmp_path / "plan.html"
     file.write_text(plan_page(replace(made_up("plain"), flatness=None, gain="the recipe names no student")))

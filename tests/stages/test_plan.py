@@ -122,6 +122,10 @@ def test_what_teacher_logits_refuses_is_refused_alike(work: Path, capsys: pytest
     write(Path("recipe.yaml"))
     assert plan.main(["recipe.yaml", "--rows=0"]) == 2
     assert "rows is 0; give a number of rows" in capsys.readouterr().err
+    assert plan.main(["recipe.yaml", "--page=."]) == 2
+    said = capsys.readouterr()
+    assert "page cannot be written: . is a folder" in said.err
+    assert "pilot" not in said.out
 
 
 def test_stopped_it_keeps_nothing(

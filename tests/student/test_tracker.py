@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -92,6 +93,30 @@ def test_a_run_that_goes_on_says_where(tmp_path: Path) -> None:
     assert {each[-1] for each in Told.every if each[0] == "begin"} == {before[-1]}
     after = [each[1] for each in Told.every if each[0] == "scalars"]
     assert [step // before[0] for step in before + after] == [1, 1, 2, 2, 3, 3, 4, 4]
+
+
+class Changing(Told):
+    """Takes what it is given as its own."""
+
+    def begin(self, folder: Path, settings: Mapping[str, Any], step: int) -> None:
+        for each in settings.values():
+            each.clear()
+        assert isinstance(settings, dict)
+        settings.clear()
+
+
+def test_a_tracker_that_changes_the_settings_that_it_is_given(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "with", Changing, Dying)
+    assert run(tmp_path / "with", Changing) == run(tmp_path / "without", None)
+
+
+def test_a_tracker_that_would_end_the_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def leave(*args: object) -> None:
+        sys.exit(1)
+
+    assert run(tmp_path / "with", type("Leaving", (Told,), {"scalars": leave})) == run(tmp_path / "without", None)
+    assert "training goes on (SystemExit: 1)" in caplog.text
 
 
 @pytest.mark.parametrize("method", ["__init__", "begin", "scalars", "end"])

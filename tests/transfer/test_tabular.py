@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,33 @@ def test_dates_are_one_input_however_a_file_holds_them(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[name].inputs, found["date"].inputs)
     noon = written(tmp_path / "noon", train=pd.DataFrame({"d": ["2024-05-31 12:00", "2024-05-31"], "label": [0, 1]}))
     assert load(noon, inputs=("d",), prepare={"dates": ["d"]}).prepare.init_args["columns"][0]["deviation"] == 0.25
+
+
+def deviations(values: list[float]) -> tuple[float, float]:
+    """Mean and deviation in exact arithmetic, rounded at the end."""
+    exact = [Fraction(value) for value in values]
+    mean = sum(exact) / len(exact)
+    square = sum((value - mean) ** 2 for value in exact) / len(exact)
+    power = max(0, math.frexp(max(map(abs, values)))[1])
+    return float(mean), math.ldexp(math.sqrt(square / Fraction(4) ** power), power)
+
+
+@pytest.mark.parametrize(
+    "values", [[1.7976931348623157e308] * 3 + [1.0, 2.0], [1e200, 1.0, 2.0], [3e-200, 1e-200, 2e-200]]
+)
+def test_numbers_near_the_limits_of_floats(tmp_path: Path, values: list[float]) -> None:
+    folder = written(tmp_path / "data", train=pd.DataFrame({"a": values, "label": 0}))
+    [found] = load(folder, inputs=("a",)).prepare.init_args["columns"]
+    scale = 1e200 if max(values) < 1 else 1.0
+    mean, deviation = (each / scale for each in deviations([value * scale for value in values]))
+    assert (found["mean"], found["deviation"]) == pytest.approx((mean, deviation), rel=1e-14, abs=0)
+
+
+def test_a_number_too_far_from_those_of_the_training_split(tmp_path: Path) -> None:
+    far = pd.DataFrame({"a": [0.0, -1e39], "label": 0})
+    folder = written(tmp_path / "data", train=pd.DataFrame({"a": [0.0, 1.0], "label": 0}), test=far)
+    with pytest.raises(TransferSetError, match=r"row 1.*'a' holds -1e\+39, too far from the mean 0\.5"):
+        load(folder, "test", inputs=("a",))
 
 
 WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {

@@ -15,7 +15,7 @@ SHARED = 0.01  # share of the held-out rows that are training rows too
 
 
 def settle(plan: Plan) -> tuple[str, ...]:
-    """What stands against a pass as the recipe says it; nothing where it may go."""
+    """What speaks against a pass as the recipe says it; nothing where it may go."""
     return tuple(_against(plan))
 
 
@@ -31,6 +31,8 @@ def verdict(plan: Plan) -> str:
     gained = ""
     if isinstance(plan.gain, Gain):
         gained = f"; in the pilot a student's {plan.gain.measure} went from {plan.gain.hard:.3g} to {plan.gain.distilled:.3g}"
+    elif (plan.teacher.held_out or {}).get("accuracy") is None:
+        gained = ", but the pilot does not say whether its labels are any better than hard ones"
     return f"go: {amount(own_bytes(plan))} in about {duration_of(plan.seconds.estimate)}{gained}."
 
 

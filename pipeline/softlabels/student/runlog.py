@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 from softlabels.student.tracker import Tolerated, Tracker
@@ -37,7 +38,9 @@ class RunLog:
         self._folder, self._lines, self._trackers = folder, lines, [*map(Tolerated, trackers)]
         folder.put(NAME, "".join(line + "\n" for line in lines).encode())
         for tracker in self._trackers:
-            tracker.begin(folder.at().absolute(), settings or {}, step)
+            tracker.begin(
+                folder.at().absolute(), deepcopy({**(settings or {})}), step
+            )  # its own: checkpoints have them too
 
     def add(self, entry: Mapping[str, object], step: int | None = None) -> None:
         """Append one line and, given a step, tell trackers its numbers. JSON has no infinity: that becomes null."""

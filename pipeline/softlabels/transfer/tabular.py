@@ -54,7 +54,9 @@ class Number(msgspec.Struct, tag_field="kind", tag="number", frozen=True, forbid
         with np.errstate(over="ignore"):
             scaled = np.where(gone, 0.0, (x / 2 - self.mean / 2) / self.deviation * 2)  # of two huge ones, too
         if (np.abs(scaled) > _LARGEST).any():
-            raise _refused(self.name, "has a value too far from the training split's mean")
+            raise _refused(
+                self.name, f"holds {x[np.abs(scaled).argmax()]:g}, too far from the mean {self.mean:g} for float32"
+            )
         return np.stack([scaled, gone.astype(np.float64)][: self.width], axis=1)
 
     def read(self, values: Sequence[Value]) -> NDArray[np.float64]:

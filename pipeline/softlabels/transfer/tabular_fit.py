@@ -105,11 +105,14 @@ def _number(kind: type[Number], name: str, x: NDArray[np.float64]) -> Number:
     has_gaps = bool(known.size < x.size)
     if known.min() == known.max():
         return kind(name, float(known[0]), 1.0, has_gaps)
-    power = math.frexp(float(np.abs(known).max()))[1]
-    scaled = np.ldexp(known, -power)  # below 1, so that no square leaves the range of float64
+    # times a power of 2, which changes no digit, so that neither sum nor squares overflow or vanish
+    power = math.frexp(np.abs(known).max())[1]
+    scaled = np.ldexp(known, -power)
     mean = math.fsum(scaled.tolist()) / known.size
-    deviation = math.sqrt(math.fsum(((scaled - mean) ** 2).tolist()) / known.size)
-    return kind(name, math.ldexp(mean, power), math.ldexp(deviation, power) or 1.0, has_gaps)
+    apart = scaled - mean
+    near = math.frexp(np.abs(apart).max())[1]
+    deviation = math.sqrt(math.fsum((np.ldexp(apart, -near) ** 2).tolist()) / known.size)
+    return kind(name, math.ldexp(mean, power), math.ldexp(deviation, power + near) or 1.0, has_gaps)
 
 
 def _category(name: str, values: Sequence[Value]) -> Category:
