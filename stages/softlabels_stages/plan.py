@@ -18,8 +18,8 @@ from softlabels.jobs.watch import Watch
 from softlabels.objects import plain
 from softlabels.report.plan_text import lines
 from softlabels.teacher.served import load_teacher
-from softlabels_stages.recipe import parse, texts
-from softlabels_stages.run import command, say, should_stop, suggested, warn
+from softlabels_stages.recipe import parse, store_flag, texts
+from softlabels_stages.run import command, of_recipe, say, should_stop, suggested, warn
 from softlabels_stages.teacher_arguments import Plan
 
 
@@ -53,6 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     say("")
     for line in lines(found):
         say(line)
+    if not found.verdict.startswith("go:"):
+        return 0
+    same = of_recipe(sys.argv[1:] if argv is None else argv, "teacher", "transfer_set", "labels")
+    same = [*recipe, *(word for word in same if not word.startswith("--config="))]
+    say(f"the whole pass: {suggested('teacher-logits', *same, store_flag([args.store]))}")
     return 0
 
 

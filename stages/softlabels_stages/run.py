@@ -73,6 +73,12 @@ def suggested(*words: object) -> str:
     return shlex.join([program, *map(str, words)])
 
 
+def of_recipe(words: Sequence[str], *sections: str) -> list[str]:
+    """Those of a command's words that another one about the same recipe takes too: the recipe, and keys of these sections."""
+    begins = ("--config=", *(f"--{section}." for section in sections))
+    return [word for word in words if word.startswith(begins) and "=" in word]
+
+
 def suggested_python(code: str) -> str:
     """A line of Python as this user types it into a shell: for the environment that runs now, active or not."""
     is_active = Path(shutil.which("python") or "").parent == Path(sys.executable).parent

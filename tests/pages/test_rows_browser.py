@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from softlabels import write_store
+from softlabels import TransferSetConfig, load_transfer_set, write_store
 from softlabels.labels.dense import DenseEncoding
+from softlabels.objects import ObjectSpec
 from softlabels.pages.answers import Answers
 from softlabels.pages.page import page
 from softlabels.pages.rows import rows_sections
@@ -244,3 +245,26 @@ def _compare(tab: Page, root: str, store: Store, temperature: float) -> None:
         for who, number, value in each["bars"]:
             if who == "ensemble" and number >= 0:
                 assert value == pytest.approx(at[number], abs=1e-3)
+
+
+def test_cells_of_a_table_have_the_names_of_their_columns(tmp_path: Path, rng: np.random.Generator, tabs: Tabs) -> None:
+    file = tmp_path / "train.csv"
+    file.write_text("age,<b>hours\n" + "".join(f"{row},{row + 0.5}\n" for row in range(20)))
+    table = TransferSetConfig(
+        name="t",
+        source=str(file),
+        inputs=("age", "<b>hours"),
+        label=None,
+        splits={"train": "train"},
+        prepare=ObjectSpec("softlabels.transfer.table"),
+    )
+    store = write_store(
+        tmp_path / "train", rng.normal(size=(20, 1, 3)), keys=np.array(load_transfer_set(table, "train").keys)
+    )
+    path = tmp_path / "page.html"
+    path.write_text(page("rows", rows_sections({"train": store}, table), slider=Slider.of([store])), encoding="utf-8")
+    tab = tabs.open(path, SMALL)
+    tab.wait_for_selector(".bar-fill")
+    said = tab.locator("#rows-0 p.text").all_inner_texts()
+    assert "age 7" in said
+    assert "<b>hours 7.5" in said

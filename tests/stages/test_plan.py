@@ -106,7 +106,8 @@ def test_in_words(rows: None, work: Path, capsys: pytest.CaptureFixture[str]) ->
     assert re.search(r"dense \(recipe\) \*  +[\d.]+ kB  +[\d.]+ kB ", said)
     assert re.search(r"free at elsewhere/store: [\d.,]+ [GT]B", said)
     assert "not known: the recipe names no student" in said
-    assert said.splitlines()[-1].startswith("Verdict: ")
+    assert said.splitlines()[-2].startswith("Verdict: go: ")
+    assert "teacher-logits --config=recipe.yaml --store=elsewhere/store" in said.splitlines()[-1]
 
 
 def test_what_teacher_logits_refuses_is_refused_alike(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,3 +151,15 @@ def test_a_teacher_that_knows_nothing_and_rows_that_leak_are_to_be_settled(
     verdict = said.splitlines()[-1]
     assert "160 of 160 test rows are training rows too" in verdict
     assert "the teacher is right on " in verdict
+
+
+def test_a_student_of_other_inputs_is_refused_before_the_pilot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrong = {"class_path": "softlabels.models.MLP", "init_args": {"inputs": 14, "hidden": [4], "classes": toy.CLASSES}}
+    recipe = write(tmp_path / "toy.yaml", student=wrong)
+    assert plan.main([str(recipe)]) == 2
+    said = capsys.readouterr()
+    assert f"write inputs: {toy.FEATURES} in its init_args" in said.err
+    assert "pilot" not in said.out

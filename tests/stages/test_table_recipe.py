@@ -43,7 +43,9 @@ def test_a_table_from_its_files_to_a_student(
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
     words = ["--config=mine.yaml", "--store=store"]
     assert train_teacher.main(words[:1]) == 0
-    assert "train: 4 columns make 9 numbers a row (softlabels.transfer.table)" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "train: 4 columns make 9 numbers a row (softlabels.transfer.table)" in said.err
+    assert "softlabels teacher-logits --config=mine.yaml (" in said.out.splitlines()[-1]
     assert teacher_logits.main(words) == 0
     known = open_store("store/train").spec.preprocessing.arguments
     assert [each["kind"] for each in known["columns"]] == ["number", "number", "category", "date"]

@@ -10,6 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from softlabels.errors import ConfigError
 from softlabels.jobs.label import Rows, asked_of, rows_of
 from softlabels.jobs.labelled import ByEnsemble, Labelled
@@ -18,7 +21,8 @@ from softlabels.jobs.plan_found import Pilot, planned, training_split
 from softlabels.jobs.plan_pass import pilot_pass
 from softlabels.jobs.served import by_server
 from softlabels.jobs.watch import LOGGED, Watch
-from softlabels.models import ModelConfig
+from softlabels.models import ModelConfig, build_model
+from softlabels.models.build import answer_of
 from softlabels.report.plan import Plan
 from softlabels.student.split import shuffled_rows
 from softlabels.student.sweep import StudentTraining
@@ -73,6 +77,7 @@ def plan(
             job = _job(teacher, every, labels, watch, stack)
         kinds = {each: encoding.target for each, encoding in job.encodings.items()}
         data = data_of(job.rows, kinds, watch)
+        _try_student(student, every[training_split(every)])
         folder = Path(name)
         taken = _taken(every, teacher, labels, rows, seconds, seed, folder / "trial", watch)
         said = ", ".join(f"{split} {len(each.keys):,}" for split, each in taken.items())
@@ -90,6 +95,13 @@ def _job(
         stack.enter_context(teacher.at_work(watch.should_stop))
         return by_server(teacher, rows, labels, {}, watch)
     return ByEnsemble(folders={}, watch=watch, **asked_of(teacher, rows, labels))
+
+
+def _try_student(student: ModelConfig | None, rows: TransferRows) -> None:
+    """Ask an untrained student about two rows, before the pilot takes minutes. Raises ConfigError where it cannot take them."""
+    if student is not None and rows.sequence is None:
+        inputs = torch.from_numpy(np.array(rows.inputs[:2]))
+        answer_of(build_model(student), inputs, who=student.class_path, section="student")
 
 
 def _taken(

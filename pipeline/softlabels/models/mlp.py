@@ -45,7 +45,7 @@ class MLP(nn.Module):
         if rows_BF.shape[1] != self.inputs:
             raise ConfigError(
                 f"this MLP takes {self.inputs} values a row, a batch has {rows_BF.shape[1]}",
-                remedy="correct inputs in init_args",
+                remedy=f"write inputs: {rows_BF.shape[1]} in its init_args",
             )
         logits_BC: Tensor = self.head(self.layers(rows_BF))
         return logits_BC

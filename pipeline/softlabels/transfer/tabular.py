@@ -7,9 +7,9 @@ numbers of a row.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
-from types import NoneType
 from typing import Any
 
 import msgspec
@@ -24,6 +24,7 @@ TABLE = "softlabels.transfer.table"
 MOST = 1000  # values of a category
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?")
 _LARGEST = float(np.finfo(np.float32).max)
+_PLAIN = (np.generic, int, float, type(None))  # values that are no text, as a transfer set or pandas gives them
 _DAY = np.timedelta64(1, "D")
 
 
@@ -115,7 +116,7 @@ def table(
     """The input columns of each row as numbers side by side, in their order: (B, F) float32.
 
     Args:
-        rows: B values of one input column, or tuples of several.
+        rows: B values of one input column, or tuples of several, NaN or None where one is missing.
         columns: what is known of each column (`Number`, `Date`, `Category`). A recipe leaves it out: it is found in the
             training split and written down.
         categories: columns of whole numbers that are codes; text always is. dates: columns of text that holds dates.
@@ -157,7 +158,7 @@ def columns_of(columns: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
 
 def as_numbers(name: str, values: Sequence[Value]) -> NDArray[np.float64]:
     """(B,) numbers or booleans as float64, NaN where one is missing. Raises TransferSetError for anything else."""
-    if strangers := [kind for kind in {*map(type, values)} if not issubclass(kind, np.generic | NoneType)]:
+    if strangers := [kind for kind in {*map(type, values)} if not issubclass(kind, _PLAIN)]:
         what = "text" if strangers[0] is str else "bytes" if strangers[0] is bytes else "lists"
         raise _refused(name, f"holds {what} where the training split has numbers")
     found = np.array(values, np.float64)
@@ -168,6 +169,7 @@ def as_numbers(name: str, values: Sequence[Value]) -> NDArray[np.float64]:
 
 def as_days(name: str, values: Sequence[Value]) -> NDArray[np.float64]:
     """(B,) dates, as text, in days since 1970-01-01, NaN where one is missing. Raises TransferSetError for anything else."""
+    values = [None if isinstance(value, float) and math.isnan(value) else value for value in values]  # as pandas has it
     for value in values:
         if value is not None and not (isinstance(value, str) and _DATE.fullmatch(value)):
             raise _refused(name, f"holds {value!r}, which is no date such as 2024-05-31 or 2024-05-31 18:30:00")
@@ -181,9 +183,9 @@ def as_days(name: str, values: Sequence[Value]) -> NDArray[np.float64]:
 def as_names(name: str, values: Sequence[Value]) -> list[Any]:
     """Names or codes, None where one is missing (or NaN). Raises TransferSetError for anything else."""
     kinds = {*map(type, values)}
-    if not all(issubclass(kind, str | np.generic | NoneType) for kind in kinds):
+    if not all(issubclass(kind, (str, *_PLAIN)) for kind in kinds):
         raise _refused(name, "holds bytes or lists")
-    has_nan = any(issubclass(kind, np.floating) for kind in kinds)
+    has_nan = any(issubclass(kind, np.floating | float) for kind in kinds)
     return [None if value != value else value for value in values] if has_nan else list(values)
 
 
