@@ -5,9 +5,9 @@ split of the transfer set; the weights go to the member's `weights`. Where hard 
 mapping of outputs by name. With `teacher.folds` there is one more a fold, trained alike (with the same seed) but without the
 rows of the fold, so that each row is labelled by a model that never saw it. Estimators of scikit-learn are fitted, on all
 rows, since no epoch is chosen: of `teacher_training` they take seed and hard_label_fraction. A member whose file exists, or
-whose class loads a whole checkpoint of its own, is left as it is. Language models learn the next tokens of their rows. Before
-them the tokenizer that the transfer set names is trained, as the section `tokenizer` says, where it is not there. Who has a
-trained teacher needs this stage only once, or never.
+whose class loads a whole checkpoint of its own, is left as it is. Language models learn the next tokens of their rows. The
+tokenizer that the transfer set names is trained first, as the section `tokenizer` says, unless it is there. A teacher that is
+trained already does not need this stage.
 """
 
 from __future__ import annotations
@@ -54,13 +54,22 @@ from softlabels.student.trial import require_trainable
 from softlabels.teacher.config import SERVED, MemberConfig, TeacherConfig
 from softlabels.teacher.seen import record_seen, repeats_line
 from softlabels.transfer import TransferRows
-from softlabels_stages.run import say, should_stop, stage, warn
+from softlabels_stages.recipe import parse, texts
+from softlabels_stages.run import command, say, should_stop, suggested, warn
 from softlabels_stages.teacher_arguments import TeacherTraining, TrainTeacher
 
 
-@stage("train-teacher", resumable=True)
-def main(args: TrainTeacher) -> int:
-    """Train the members that have no weights."""
+@command(resumable=True)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train the members that have no weights, and say what to do with them."""
+    _train_members(parse(argv, TrainTeacher, stage="train-teacher", doc=__doc__))
+    config = texts(argv, TrainTeacher).get("config")
+    if config is not None:
+        say(f"next: {suggested('teacher-logits', f'--config={config}')}")
+    return 0
+
+
+def _train_members(args: TrainTeacher) -> None:
     if ensure_tokenizer(args.tokenizer, args.transfer_set):
         print(f"tokenizer: trained on the training rows, {named_tokenizer(args.transfer_set)}", flush=True)
     every = [*_lessons(args.teacher)]
@@ -69,7 +78,7 @@ def main(args: TrainTeacher) -> int:
         if lesson not in missing:
             print(f"{lesson.who}: {lesson.member.weights or lesson.member.class_path} is there, left as it is")
     if not missing:
-        return 0
+        return
     rows, training = load_rows(args.transfer_set, "train", Watch(say, warn)), _training(args, missing)
     has_label = _labelled(rows)
     if without := int((~has_label).sum()):
@@ -86,7 +95,6 @@ def main(args: TrainTeacher) -> int:
         if lesson.fold is not None:
             record_seen(Path(str(lesson.member.weights)), rows.keys[seen])
         _train(lesson.member, rows, seen, config, tracker)
-    return 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,7 +41,7 @@ def _leaks(stores: Mapping[str, Store]) -> Html:
         return paragraph("Rows that stand in two splits, or twice in one, are not counted: the store lies far away.")
     found = leaks({split: np.asarray(store.column("content_key"), np.uint8) for split, store in stores.items()})
     if not found:
-        return paragraph("No row stands in two splits, or twice in one.")
+        return paragraph("No row is in two splits, or twice in one.")
     said = "Rows of equal content keys: a student that learnt one has seen the other, and scores on it are too good."
     return joined([paragraph(said), element("ul", joined(element("li", line) for line in leak_lines(found, rows)))])
 

@@ -74,7 +74,7 @@ def _data(plan: Plan) -> Iterator[str]:
             f"least frequent {data.smallest:.1%}"
         )
     if not data.leaks:
-        yield "no row stands in two splits, or twice in one (by content key)"
+        yield "no row is in two splits, or twice in one (by content key)"
 
 
 def _teacher(plan: Plan) -> Iterator[str]:
