@@ -248,14 +248,14 @@ softlabels.sections.rows = (root, data) => {
     const [first, last] = [state.page * PAGE, Math.min(order.length, (state.page + 1) * PAGE)];
     status.textContent = order.length
       ? `Rows ${first + 1} to ${last} of ${order.length} that fit, of ${data.rows.length} on this page.`
-      : "No row fits. Clear the filters.";
+      : `No row fits, of ${data.rows.length} on this page. Clear the filters.`;
   }
 
   // One row.
   const legend = () =>
     element("p", { class: "row-legend quiet" },
       [["ensemble", softlabels.COLOURS[0]],
-        ...(M > 1 ? [[`${Math.min(M, MEMBERS)} of ${M} members, thin, in their order`, "currentColor"]] : []),
+        ...(M > 1 ? [[`${M > MEMBERS ? `${MEMBERS} of ${M}` : M} members, thin, in their order`, "currentColor"]] : []),
         ...data.students.map((each, s) => [each.label, STUDENT[s]])]
         .map(([text, colour]) => element("span", {}, element("i", { style: `background:${colour}` }), element("bdi", {}, text))),
       element("span", {}, "● hard label"));
