@@ -1,9 +1,9 @@
 """Show the whole walk on handwritten digits: train teachers, store their logits once, train students from the store.
 
-All of it lies in one folder: digits.yaml, the recipe; table.yaml, one to change for a table of your own; data/, 1,797 digits of
-8 x 8 pixels, which come with softlabels; runs/ and stores/, which the commands make. It takes a few minutes of one core and no
-network. The commands are printed as you would type them. The same command goes on where it was stopped. Files that are there
-are left as they are, so edit digits.yaml and run `softlabels train-student` again.
+All of it is in one folder: digits.yaml, the recipe; table.yaml and text.yaml, to change for a table or for texts of your own;
+data/, 1,797 digits of 8 x 8 pixels, which come with softlabels; runs/ and stores/, which the commands make. It takes a few
+minutes of one core and no network. The commands are printed as you would type them. The same command continues where it was
+stopped. Files that are there are left as they are, so edit digits.yaml and run `softlabels train-student` again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from softlabels_stages.demo_arguments import Demo
 from softlabels_stages.run import say, should_stop, stage, suggested
 
 RECIPE = "digits.yaml"
-FOR_TABLES = "table.yaml"
+OWN = ("table.yaml", "text.yaml")  # to be changed for data of the user's
 DATA = "data/digits"
 RUN = "runs/digits"
 REPORTS = ("report.html", "README.md")  # of a run, the first that is there
@@ -53,16 +53,15 @@ def main(args: Demo) -> int:
                 return code
     report = next(path for name in (*REPORTS, "") if (path := folder / RUN / name).exists())
     say(f"\nreport: {report}")
-    say(
-        f"next, with data of your own: change {folder / FOR_TABLES} for a CSV or Parquet file, or a copy of {folder / RECIPE}"
-    )
+    table, text = (folder / name for name in OWN)
+    say(f"next, with data of your own: change {table} for a table, {text} for texts, or a copy of {folder / RECIPE}")
     return 0
 
 
 def _lay_out(folder: Path) -> None:
     """Write recipe and data where they are not there yet."""
     here = resources.files("softlabels_stages")
-    files = {name: here / "configs" / name for name in (RECIPE, FOR_TABLES)}
+    files = {name: here / "configs" / name for name in (RECIPE, *OWN)}
     files |= {f"{DATA}/{each.name}": each for each in (here / "digits").iterdir()}
     for name, source in files.items():
         path = folder / name

@@ -264,6 +264,8 @@ def _flags(
     while rest:
         word = rest.pop(0)
         if not word.startswith("--"):
+            if "config" in known and places[:1] != ["config"] and _is_recipe(word, bool(places)):
+                raise ConfigError(f"the recipe {word} is given without a flag", remedy=f"write --config={word}")
             if not places:
                 raise ConfigError(f"unexpected argument {word!r}", remedy="options are written --key=value; see --help")
             if schema.is_list(known[places[0]].hint):  # which takes all words that are left
@@ -282,6 +284,13 @@ def _flags(
         yield name, text
     if listed:
         yield places[0], _quoted(listed)
+
+
+def _is_recipe(word: str, may_be_other: bool) -> bool:
+    """Whether a word without a flag means a recipe. Where it may be another thing, as a store, only a YAML file does."""
+    if not may_be_other and word in built_in():
+        return True
+    return word.endswith((".yaml", ".yml")) and Path(word).is_file()
 
 
 def _resolve(flag: str, known: Mapping[str, Key], flat: Sequence[str]) -> tuple[str, Key]:

@@ -5,9 +5,10 @@ split of the transfer set; the weights go to the member's `weights`. Where hard 
 mapping of outputs by name. With `teacher.folds` there is one more a fold, trained alike (with the same seed) but without the
 rows of the fold, so that each row is labelled by a model that never saw it. Estimators of scikit-learn are fitted, on all
 rows, since no epoch is chosen: of `teacher_training` they take seed and hard_label_fraction. A member whose file exists, or
-whose class loads a whole checkpoint of its own, is left as it is. Language models learn the next tokens of their rows. Before
-them the tokenizer that the transfer set names is trained, as the section `tokenizer` says, where it is not there. At
-the end it prints the next command.
+whose class loads a whole checkpoint of its own, is left as it is. Language models learn the next tokens of their rows. The
+tokenizer that the transfer set names is trained first, as the section `tokenizer` says, unless it is there. A teacher that is
+trained already does not need this stage. At the end it prints the next
+command.
 """
 
 from __future__ import annotations

@@ -30,8 +30,9 @@ def test_the_demo_ends_by_naming_the_report_and_what_to_do_next(
     assert demo.main(["--out=mine"]) == 0
     *_, report, following = capsys.readouterr().out.splitlines()
     assert (tmp_path / report.removeprefix("report: ")).is_file()
-    assert "data of your own: change mine/table.yaml for a CSV" in following
+    assert "data of your own: change mine/table.yaml for a table, mine/text.yaml for texts" in following
     assert load("mine/table.yaml") == load("table")
+    assert load("mine/text.yaml") == load("text")
     assert Path.cwd() == tmp_path
     assert (tmp_path / "mine/digits.yaml").read_bytes() == recipe
     weights = (tmp_path / "mine/runs/digits/distilled-seed0/weights.safetensors").stat().st_mtime_ns

@@ -186,6 +186,19 @@ def test_a_wrong_flag_is_one_line(tmp_path: Path, words: list[str], message: str
     assert "\n" not in str(error.value)
 
 
+def test_a_recipe_without_its_flag_is_told_how_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("student: {class_path: a.B}\n")
+    Path("store.yaml").mkdir()
+    with pytest.raises(
+        ConfigError, match=re.escape("recipe mine.yaml is given without a flag; write --config=mine.yaml")
+    ):
+        run(tmp_path, "mine.yaml")  # where a store may be named too
+    with pytest.raises(ConfigError, match="write --config=ag_news"):
+        run(tmp_path, "a-store", "ag_news")
+    assert run(tmp_path, "store.yaml").store == "store.yaml"
+
+
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [

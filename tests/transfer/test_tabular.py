@@ -148,7 +148,7 @@ def test_numbers_whose_squares_are_no_float64(tmp_path: Path, scale: float) -> N
 def test_a_number_that_is_too_large_beside_the_training_rows(tmp_path: Path) -> None:
     train, test = ({"a": [1.0, 1.5], "label": 0}, {"a": [1.0, 1e300], "label": 0})
     folder = written(tmp_path / "data", train=pd.DataFrame(train), test=pd.DataFrame(test))
-    with pytest.raises(TransferSetError, match="'a' holds 1e\+300, too far from the mean"):
+    with pytest.raises(TransferSetError, match=r"'a' holds 1e\+300, too far from the mean"):
         load(folder, "test", inputs=("a",))
 
 

@@ -150,7 +150,7 @@ def chosen(found: Iterable[Size], temperatures: Iterable[float]) -> tuple[str, s
     every, at = list(found), [f"{t:g}" for t in sorted({1.0, *temperatures})]
     own = [each for each in every if each.layout == every[0].layout]
     if len(own) == 1:
-        return own[0].name, "it is the only way to keep these labels that there is"
+        return own[0].name, "there is no other way to keep these labels"
 
     def lost(size: Size) -> float:
         known = [kl for t, kl in (size.kl or {}).items() if t in at]

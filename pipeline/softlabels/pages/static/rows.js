@@ -252,7 +252,7 @@ softlabels.sections.rows = (root, data) => {
     const [first, last] = [state.page * PAGE, Math.min(order.length, (state.page + 1) * PAGE)];
     const said = order.length
       ? `Rows ${first + 1} to ${last} of ${order.length} that fit, of ${data.rows.length} on this page.`
-      : "No row fits. Clear the filters.";
+      : `No row fits, of ${data.rows.length} on this page. Clear the filters.`;
     if (status.textContent !== said) status.textContent = said; // read aloud when it changes, not while the slider moves
   }
 
@@ -260,7 +260,7 @@ softlabels.sections.rows = (root, data) => {
   const legend = () =>
     element("p", { class: "row-legend quiet" },
       [["ensemble", softlabels.COLOURS[0]],
-        ...(M > 1 ? [[`${Math.min(M, MEMBERS)} of ${M} members, thin, in their order`, "currentColor"]] : []),
+        ...(M > 1 ? [[`${M > MEMBERS ? `${MEMBERS} of ${M}` : M} members, thin, in their order`, "currentColor"]] : []),
         ...data.students.map((each, s) => [each.label, STUDENT[s]])]
         .map(([text, colour]) => element("span", {}, element("i", { style: `background:${colour}` }), element("bdi", {}, text))),
       element("span", {}, "● hard label"));
