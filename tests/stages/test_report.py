@@ -56,3 +56,10 @@ def test_the_list_of_label_errors(store: Path, capsys: pytest.CaptureFixture[str
     assert said == f"likely label errors: {len(lines)}, in wrong.csv"
     assert last == "report: report.html"
     assert head.startswith("split,target,row,position,content_key,given,")
+
+
+def test_a_list_that_is_refused_leaves_no_page(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("blocked").write_text("a file")
+    assert report.main([str(store), "--label_errors=blocked/wrong.csv"]) != 0
+    assert "Traceback" not in capsys.readouterr().err
+    assert not Path("report.html").exists()

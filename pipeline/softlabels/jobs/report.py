@@ -57,9 +57,10 @@ def report(
     sections = [*store_sections(splits, slider), *runs_sections([run for run, _ in shown], links), *rows]
     first = next(iter(splits.values())).spec
     title = f"{first.teacher.name} on {first.transfer_set.name}"
-    write_atomically(Path(out), page(title, sections, slider=slider).encode())
-    if label_errors is not None:
+    made = page(title, sections, slider=slider).encode()
+    if label_errors is not None:  # which may be refused, and then no page is written either
         count = write_label_errors(splits, Path(label_errors))
         watch.say(f"likely label errors: {count:,}, in {label_errors}")
+    write_atomically(Path(out), made)
     watch.say(f"report: {out}")
     return Path(out)
