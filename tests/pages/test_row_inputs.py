@@ -45,7 +45,18 @@ def test_a_large_picture_is_made_smaller_and_a_dark_one_lighter(rng: np.random.G
     assert pixels(picture(fractions)).max() == 255
 
 
-@pytest.mark.parametrize("shape", [(5,), (3, 2), (2, 500), (4, 4, 4, 3), ()])
+@pytest.mark.parametrize("far", [np.inf, -np.inf, 1.7e308, -1.7e308])
+def test_a_pixel_that_is_far_off_stays_a_pixel(far: float) -> None:
+    values = np.array([[far, 0, -1e308, 1e308]] * 4)
+    shades = pixels(picture(values))[0]
+    assert {shades.min(), shades.max()} == {0, 255}
+
+
+def test_a_token_that_is_no_class_is_its_number() -> None:
+    assert tokens(np.array([[0, -7, 2], [1, 1, 1]]), ["a", "b"])["tokens"] == ["a", "-7", "2"]
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 2), (2, 500), (4, 4, 4, 3), (), (10, 3, 10), (8, 1, 9)])
 def test_numbers_that_are_no_picture(shape: tuple[int, ...]) -> None:
     assert not looks_like_picture(np.zeros(shape, np.uint8))
 

@@ -125,6 +125,28 @@ def test_the_students_of_a_stranger_are_asked_only_with_trust(
     assert "strangers" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("forged", ["nan", "students", "members", "sparse"])
+def test_what_a_stranger_forged_stays_small(
+    forged: str, work: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    shutil.copytree("run", tmp_path / "theirs")
+    place = tmp_path / "theirs/results.json"
+    found = json.loads(place.read_text())
+    if forged == "nan":
+        found["rows"] = float("nan")
+    elif forged == "students":
+        found["seeds"] = [*range(1_000_000)]
+    elif forged == "members":
+        found["teacher"]["members"] = dict.fromkeys(map(str, range(5001)), found["teacher"]["ensemble"])
+    place.write_text(json.dumps(found))
+    if forged == "sparse":
+        with place.open("wb") as file:
+            file.truncate(300 << 30)
+    assert report.main(["store", str(tmp_path / "theirs"), f"--out={tmp_path}/report.html"]) == 2
+    assert "DamagedRun" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_runs_in_a_browser(work: Path, tabs: Tabs) -> None:
     times = {"onnx": {"bytes": 1234, "milliseconds": [0.5, 0.125]}}
     LocalFolder("run/distilled-seed0").put(LATENCY, json.dumps({"batches": [1, 32], "models": times}).encode())

@@ -111,6 +111,21 @@ def test_values_beside_hard_values(tmp_path: Path, rng: np.random.Generator) -> 
     assert sum(target["outputs"][0]["hard"]) == pytest.approx(1)
 
 
+def test_values_that_are_all_the_same_but_for_rounding(tmp_path: Path, rng: np.random.Generator) -> None:
+    same = [0.1, 1 / 3, 1e6 + 0.1]
+    store = write_store(
+        tmp_path / "train",
+        np.full((61, 7, 3), same),
+        kind="values",
+        labels=np.full((61, 3), same),
+        keys=rng.integers(0, 256, (61, 16), np.uint8),
+    )
+    [section] = store_sections({"train": store}, None)
+    [target] = section.data["targets"]
+    for output in target["outputs"]:
+        assert max(output["teacher"]) == max(output["hard"]) == 1.0
+
+
 def test_an_unfinished_store_is_refused_with_the_remedy(digits: Path, tmp_path: Path) -> None:
     (digits / "test" / "manifest.json").unlink()
     with pytest.raises(UnsealedStore, match=r"test is unfinished: 1 of 1 shards.*softlabels repair"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,25 @@ def test_the_list_of_label_errors(store: Path, capsys: pytest.CaptureFixture[str
     assert said == f"likely label errors: {len(lines)}, in wrong.csv"
     assert last == "report: report.html"
     assert head.startswith("split,target,row,position,content_key,given,")
+
+
+def test_a_list_that_is_refused_leaves_no_page(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("blocked").write_text("a file")
+    assert report.main([str(store), "--label_errors=blocked/wrong.csv"]) != 0
+    assert "Traceback" not in capsys.readouterr().err
+    assert not Path("report.html").exists()
+
+
+@pytest.mark.parametrize("option", ["out", "label_errors"])
+@pytest.mark.parametrize("place", ["folder", "pipe", "{store}/train/manifest.json", "{store}/train/new/page.html"])
+def test_only_plain_files_outside_of_stores_are_written(
+    option: str, place: str, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("folder").mkdir()
+    os.mkfifo("pipe")
+    before = (store / "train" / "manifest.json").read_bytes()
+    assert report.main([str(store), f"--{option}={place.format(store=store)}"]) == 2
+    assert "ConfigError" in capsys.readouterr().err
+    assert (store / "train" / "manifest.json").read_bytes() == before
+    assert not Path("report.html").exists()
+    assert Path("pipe").is_fifo()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from softlabels.errors import ConfigError
 from softlabels.jobs.label_error_list import write_label_errors
 from softlabels.jobs.report_runs import GivenRun, shown_run
 from softlabels.jobs.sources import Labels, Source
@@ -14,6 +15,7 @@ from softlabels.pages.rows import rows_sections
 from softlabels.pages.runs import runs_sections
 from softlabels.pages.slider import Slider
 from softlabels.pages.store_section import store_sections
+from softlabels.store.paths import MANIFEST
 from softlabels.system.local import write_atomically
 from softlabels.transfer.config import TransferSetConfig
 
@@ -46,6 +48,9 @@ def report(
         ConfigError, DamagedRun: no finished run, or files that are no run's; no hard labels for `label_errors`.
         MissingExtra: vl-convert is not installed. DiskFull, StorageError: the page cannot be written.
     """
+    for each in (out, label_errors):
+        if each is not None:
+            _require_place(Path(each))
     source = Source.of(store)
     splits = source.open(only=split)
     shown = [shown_run(run, source, splits, watch, named=len(runs) > 1) for run in runs]
@@ -57,9 +62,21 @@ def report(
     sections = [*store_sections(splits, slider), *runs_sections([run for run, _ in shown], links), *rows]
     first = next(iter(splits.values())).spec
     title = f"{first.teacher.name} on {first.transfer_set.name}"
-    write_atomically(Path(out), page(title, sections, slider=slider).encode())
-    if label_errors is not None:
+    made = page(title, sections, slider=slider).encode()
+    if label_errors is not None:  # which may be refused, and then no page is written either
         count = write_label_errors(splits, Path(label_errors))
         watch.say(f"likely label errors: {count:,}, in {label_errors}")
+    write_atomically(Path(out), made)
     watch.say(f"report: {out}")
     return Path(out)
+
+
+def _require_place(out: Path) -> None:
+    """That a file which is written there replaces no folder, pipe or device, and nothing in a store."""
+    if not out.name or (out.exists() and not out.is_file()):
+        what = f"{str(out)!r} is no file, and is not replaced"
+    elif any((above / MANIFEST).is_file() for above in out.absolute().parents):
+        what = f"{out} lies in a store, where only its own files may be"
+    else:
+        return
+    raise ConfigError(what, remedy="name another file (--out, --label_errors)")

@@ -14,7 +14,7 @@ from typing import Any
 
 from softlabels.errors import ConfigError, DamagedRun, SoftLabelsError
 from softlabels.jobs.judge import digest_of
-from softlabels.jobs.run_files import LATENCY, RESULTS, RUN, read_object, read_results
+from softlabels.jobs.run_files import LATENCY, RESULTS, RUN, read_bounded, read_object, read_results
 from softlabels.jobs.sources import Labels
 from softlabels.jobs.student_answers import Said, ask_students, chosen_students, folder_of
 from softlabels.jobs.watch import LOGGED, Watch
@@ -33,6 +33,8 @@ from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
 
 _REMEDY = "take the run's files from where it was made"
+_MOST = 5000  # students, each seed one, of a run; and members of its teacher
+_FORMS = 50  # exported files of a student
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
 
@@ -96,7 +98,12 @@ def _results(run: LocalFolder) -> dict[str, Any]:
     if not run.exists(RESULTS):
         what = f"the run {run.at()} is not finished" if run.exists(RUN) else f"{run.at()} is no run"
         raise ConfigError(what, remedy="name the folder of a finished train-student run")
-    return read_results(run)
+    found = read_results(run)
+    counts = len(found["students"]) * len(found["seeds"]), len(found["teacher"]["members"])
+    if max(counts) > _MOST:
+        what = f"{run.at(RESULTS)} has {counts[0]:,} students and {counts[1]:,} members of the teacher"
+        raise DamagedRun(f"{what}, a page shows at most {_MOST:,}", remedy=_REMEDY)
+    return found
 
 
 @contextmanager
@@ -138,7 +145,7 @@ def _logs(run: LocalFolder, results: Results) -> dict[str, list[Line]]:
         for seed in results["seeds"]:
             name = folder_of(student, seed)
             if name in names and run.exists(f"{name}/{LOG}"):
-                found[name] = [*log_lines(run.read(f"{name}/{LOG}").decode())]
+                found[name] = [*log_lines(read_bounded(run, f"{name}/{LOG}", _REMEDY).decode())]
     return found
 
 
@@ -152,5 +159,5 @@ def _sizes(run: LocalFolder, results: Results, said: Said) -> Iterator[Size]:
         if name not in names or not run.exists(f"{name}/{LATENCY}"):
             continue
         found = read_object(run, f"{name}/{LATENCY}", "delete that file")
-        for form, each in found["models"].items():
+        for form, each in [*found["models"].items()][:_FORMS]:
             yield Size(f"{name}, {form}", int(each["bytes"]), None, [*map(float, each["milliseconds"])])

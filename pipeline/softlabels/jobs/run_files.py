@@ -15,11 +15,26 @@ LATENCY = (
 )
 
 
+MOST_BYTES = 1 << 28  # of a file that is read whole: a stranger's may say to have more than there is memory
+
+
+def read_bounded(run: LocalFolder, name: str, remedy: str) -> bytes:
+    """A file of at most `MOST_BYTES`. Raises DamagedRun where it is larger."""
+    if (size := run.size(name)) > MOST_BYTES:
+        raise DamagedRun(f"{run.at(name)} has {size:,} bytes, expected at most {MOST_BYTES:,}", remedy=remedy)
+    return run.read(name)
+
+
+def _no_number(name: str) -> float:
+    """NaN and Infinity, which a run never writes."""
+    raise ValueError(f"{name} is no number in JSON")
+
+
 def read_object(run: LocalFolder, name: str, remedy: str) -> dict[str, Any]:
     """The JSON object in a file. Raises DamagedRun."""
     path = run.at(name)
     try:
-        found = json.loads(run.read(name))
+        found = json.loads(read_bounded(run, name, remedy), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise DamagedRun(f"{path} is no JSON file: {str(error) or type(error).__name__}", remedy=remedy) from None
     if not isinstance(found, dict):

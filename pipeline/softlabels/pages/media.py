@@ -24,7 +24,8 @@ def looks_like_picture(array: NDArray[np.generic]) -> bool:
     if array.dtype.kind not in "buif" or array.ndim not in (2, 3):
         return False
     edges = sorted(array.shape)[-2:]
-    return edges[0] >= _LEAST and edges[1] <= 64 * edges[0] and (array.ndim == 2 or min(array.shape) in (1, 3, 4))
+    channels = (1,) if array.ndim == 2 else (array.shape[0], array.shape[2])
+    return edges[0] >= _LEAST and edges[1] <= 64 * edges[0] and not {1, 3, 4}.isdisjoint(channels)
 
 
 def picture(array: NDArray[np.generic]) -> str:
@@ -44,9 +45,13 @@ def picture(array: NDArray[np.generic]) -> str:
 def _as_bytes(array: NDArray[np.generic]) -> NDArray[np.uint8]:
     if array.dtype == np.uint8 and array.max() >= 64:
         return array.astype(np.uint8)
-    values = np.nan_to_num(array.astype(np.float64))
-    low, high = min(0.0, float(values.min())), float(values.max())
-    return np.asarray(255 * (values - low) / max(high - low, 1e-30)).round().astype(np.uint8)
+    values = array.astype(np.float64)
+    finite = values[np.isfinite(values)]
+    low, high = min(0.0, float(finite.min(initial=0.0))), float(finite.max(initial=-np.inf) if finite.size else 0.0)
+    size = max(abs(low), abs(high), 1e-30)  # by which they are divided first: the span of two may be infinite
+    values = np.nan_to_num(values, nan=0.0, posinf=high, neginf=low) / size
+    span = max(high / size - low / size, 1e-30)
+    return np.asarray(255 * ((values - low / size) / span).clip(0, 1)).round().astype(np.uint8)
 
 
 def sound(data: bytes) -> str | None:

@@ -157,7 +157,7 @@ def tokens(ids: NDArray[np.generic], words: Any) -> Json:
     if hasattr(words, "decode"):
         found = [words.decode([token], clean_up_tokenization_spaces=False) for token in own.tolist()]
     elif words:
-        found = [words[token] if token < len(words) else str(token) for token in own.tolist()]
+        found = [words[token] if 0 <= token < len(words) else str(token) for token in own.tolist()]
     else:
         found = [str(token) for token in own.tolist()]
     return {"kind": "tokens", "tokens": [each[:60] for each in found]}

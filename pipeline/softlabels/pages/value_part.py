@@ -78,7 +78,8 @@ def _histogram(teacher: Floats, hard: Floats) -> dict[str, Any]:
     known = hard[~np.isnan(hard)]
     every = np.concatenate([teacher, known])
     least, most = float(every.min()), float(every.max())
-    span = (least, most) if most > least else (least - 0.5, least + 0.5)
+    near = 1e-9 * max(abs(least), abs(most))  # the same number, but for rounding
+    span = (least, most) if most - least > near else (least - max(0.5, near), most + max(0.5, near))
     counts, edges = np.histogram(teacher, _BINS, span)
     beside = np.histogram(known, edges)[0] if len(known) else None
     return {
