@@ -29,7 +29,7 @@ class Summary(NamedTuple):
     Attributes:
         log_p: (J, N, k) of the classes that were asked for; of no class anything. in_tail: (N, k), which are not stored.
         shift: (J, N, 2), with log p = z / T + shift: the first with the z of stored classes, the second with those of the tail.
-        top: (J, N), log p of the most probable class that is stored. entropy: (J, N) in nats.
+        top: (J, N), log p of the most probable class. entropy: (J, N) in nats.
         cross: (S, J, N), the cross entropy to each of the others.
         norm: (S, J, N), the log of the sum of exp(z / T) over their logits z.
         total: (J, C), the sum of p over the positions.

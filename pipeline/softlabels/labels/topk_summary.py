@@ -1,7 +1,7 @@
 """What is asked of a topk label of one member at many temperatures at once, without its distribution at each of them: the
 probabilities of a few classes, its entropy, and its cross entropy to others.
 
-Stored classes and the tail's mass are those of `topk_reference`, in float64. Of a tail that has a shape z, one pass over its
+Stored classes and the tail's mass are those of `topk_reference`, in float64. Of a tail that has a shape z, whose largest is 0, one pass over its
 classes gives A(beta) = log sum exp(beta z) and the mean of z, or of another's logits, under it; z is made once, in float32.
 
 N positions, J temperatures, C classes, K stored classes, k classes that are asked for, S others.
@@ -99,7 +99,7 @@ class _Block:
                 cross[other, number] = -_times(p, log_q).sum(axis=1)
                 cross[other, number] -= _times(mass, means[other] / temperature - own_norm)
         shifts = np.stack(shift)
-        return Summary(np.stack(log_p), in_tail, shifts, shifts[..., 0], np.stack(entropy), cross, norms, total)
+        return Summary(np.stack(log_p), in_tail, shifts, shifts.max(axis=-1), np.stack(entropy), cross, norms, total)
 
     def _at(self, ids: NDArray[np.int64]) -> Floats:
         """z (N, k) of classes; anything where they are stored."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import UserError, one_line
-from softlabels.labels.hard import NO_LABEL
+from softlabels.labels import NO_LABEL
 from softlabels.pages.media import looks_like_picture, picture, sound
 from softlabels.store import Store
 from softlabels.store.key_index import KeyIndex

@@ -30,7 +30,7 @@ BUDGET = 2_500_000  # bytes of all rows of a page
 POSITIONS = 1024  # of a row
 _NAME = 80  # characters of a class's name
 _AT_ONCE = 50  # rows whose inputs are read together
-_WORK = 1 << 30  # probabilities that are computed, of labels with tails
+_WORK, _LESS = 1 << 30, 1 << 27  # probabilities that are computed; fewer where all are decoded
 _MEMORY = "They are fewer where the teacher saw these labels in training: it remembers them."
 _FOLDS = "The teacher labelled each row by a model that did not see it in training."
 
@@ -93,7 +93,8 @@ def _fitting(
 ) -> tuple[list[int], list[list[Json] | None]]:
     """The rows that fit the budget, in order, with their inputs."""
     cost = _position_bytes(store, len(answers))
-    work = max(1, _WORK // min(POSITIONS, store.positions or 1) // (store.members * store.classes * NODES))
+    work = _WORK if store.members == 1 and not store.encoding.keeps_all else _LESS
+    work = max(1, work // min(POSITIONS, store.positions or 1) // (store.members * store.classes * NODES))
     rows: list[int] = []
     said: list[list[Json] | None] = []
     left = float(budget)
