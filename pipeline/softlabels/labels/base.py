@@ -12,8 +12,8 @@ R rows or positions (any number of leading axes), M members, C classes.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import msgspec
 import numpy as np
@@ -21,6 +21,7 @@ from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import ArrayLike, NDArray
 
 from softlabels.errors import ConfigError
+from softlabels.labels.asked import Gap, Summary
 from softlabels.labels.ensemble import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
@@ -49,17 +50,6 @@ Encoded = tuple[dict[str, NDArray[Any]], Lost]  # columns, and what they lost
 BLOCK_BYTES = 1 << 28
 Rule = tuple[object, str]  # whether it is broken, and how
 Misfit = tuple[object, str, str]  # the same, and what to do
-
-
-class Gap(NamedTuple):
-    """How far the classes of pairs of distributions are apart, (..., M, classes) each or (..., M, 1): |z - z'| and |p - p'| at
-    T = 1, the size of z, and of the numbers that z is rounded with. Of values z are these in usual sizes, and p parts of them.
-    """
-
-    z: NDArray[np.floating]
-    p: NDArray[np.floating]
-    size: NDArray[np.floating]
-    scale: NDArray[np.floating]
 
 
 class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
@@ -321,6 +311,17 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         found = np.take_along_axis(log_p, ids, axis=-1)
         order = np.lexsort((ids, -found), axis=-1)
         return np.take_along_axis(ids, order, axis=-1), np.take_along_axis(found, order, axis=-1)
+
+    def summary(
+        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperatures: Sequence[float],
+        ids: NDArray[np.int64], others: Sequence[NDArray[np.floating]] = (),
+    ) -> Summary | None:  # fmt: skip
+        """What is asked of columns (N, 1, ...) of one member without all its distributions; None where these are as good.
+
+        Args:
+            temperatures: (J,). ids: (N, k) classes, -1 for none. others: logits (N, C) of each of S others, all finite.
+        """
+        return None
 
     def probabilities(
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,

@@ -17,7 +17,8 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from softlabels.labels.base import Columns, ColumnShape, Encoded, EncodingBase, Gap
+from softlabels.labels.asked import Gap
+from softlabels.labels.base import Columns, ColumnShape, Encoded, EncodingBase
 from softlabels.labels.compare import dense_gap
 from softlabels.labels.ensemble import largest_class
 from softlabels.labels.one_column import column_code

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from softlabels.labels.base import Columns, Encoded, Gap, Reduce
+from softlabels.labels.asked import Gap
+from softlabels.labels.base import Columns, Encoded, Reduce
 from softlabels.labels.bernoulli import mean_logits, sigmoid
 from softlabels.labels.compare import sigmoid_gap
 from softlabels.labels.one_column import OneColumn

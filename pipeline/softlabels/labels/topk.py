@@ -8,7 +8,7 @@ R rows or positions (any number of leading axes), M members, C classes, K stored
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import msgspec
@@ -16,7 +16,8 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import ArrayLike, NDArray
 
-from softlabels.labels.base import Columns, Encoded, Gap
+from softlabels.labels.asked import Gap, Summary
+from softlabels.labels.base import Columns, Encoded
 from softlabels.labels.class_ids import PAGE, narrow, pages, widen
 from softlabels.labels.compare import topk_gap
 from softlabels.labels.fidelity import MASS_OFF, Fidelity
@@ -106,6 +107,16 @@ class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
         ids, log_p = ids[:, 0], log_p[:, 0]
         order = np.lexsort((ids, -log_p), axis=-1)[:, :k]
         return np.take_along_axis(ids, order, axis=-1), np.take_along_axis(log_p, order, axis=-1)
+
+    def summary(
+        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperatures: Sequence[float],
+        ids: NDArray[np.int64], others: Sequence[NDArray[np.floating]] = (),
+    ) -> Summary | None:  # fmt: skip
+        if columns["top_logit"].shape[1] != 1:
+            return None
+        from softlabels.labels.topk_summary import topk_summary
+
+        return topk_summary(columns, self, classes, basis, temperatures=temperatures, ids=ids, others=others)
 
     def members(self, columns: Mapping[str, Tensor], classes: int, basis: Tensor | None = None) -> TopkMembers:
         from softlabels.labels.topk_soft import TopkMembers

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from softlabels.labels.base import Columns, Encoded, Gap, Reduce
+from softlabels.labels.asked import Gap
+from softlabels.labels.base import Columns, Encoded, Reduce
 from softlabels.labels.compare import values_gap
 from softlabels.labels.ensemble import normalised_weights
 from softlabels.labels.one_column import OneColumn

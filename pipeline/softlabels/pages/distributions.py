@@ -170,6 +170,8 @@ def _block(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[
     if teacher.encoding.keeps_all and teacher.classes <= ALL:
         return _whole(teacher, columns, students, float(nodes[reference_node(nodes)]))
     ids = _kept(teacher, columns, labels, students, nodes)
+    if (short := _summarised(teacher, columns, ids, students, nodes)) is not None:
+        return short
     safe = ids.clip(min=0)
     at, entropy, apart = [], [], []
     kl = np.zeros((len(students), len(labels), len(nodes)))
@@ -195,6 +197,34 @@ def _block(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[
         kl=kl.clip(min=0).astype(np.float32),
     )
     return Shown(ids.astype(np.int32), kept, student_p.transpose(1, 0, 2), _tops(students, len(labels)), carried)
+
+
+def _summarised(
+    teacher: Teacher, columns: Columns, ids: Ints, students: Sequence[Floats], nodes: Floats
+) -> Shown | None:
+    """The same where the encoding gives it without all distributions."""
+    found = teacher.encoding.summary(
+        columns, teacher.classes, teacher.basis, temperatures=nodes.tolist(), ids=ids, others=students
+    )
+    if found is None:
+        return None
+    reference = reference_node(nodes)
+    ratio = nodes[reference] / nodes
+    with np.errstate(invalid="ignore"):  # -inf of a tail that is empty
+        curves = found.shift - ratio[:, None, None] * found.shift[reference]
+    norm = found.norm.transpose(0, 2, 1)  # (S, N, J)
+    gathered = np.stack([np.take_along_axis(z, ids.clip(min=0), axis=1) for z in students] or [np.zeros(ids.shape)])
+    said = gathered[: len(students)] / nodes[reference] - norm[:, :, [reference]]
+    carried = Carried(
+        curves=np.nan_to_num(curves).transpose(1, 2, 0)[:, None].astype(np.float32),
+        in_tail=found.in_tail[:, None].astype(np.uint8),
+        entropy=found.entropy.T.astype(np.float32),
+        disagreement=np.zeros((len(ids), len(nodes)), np.float32),
+        student_curves=(ratio * norm[:, :, [reference]] - norm).astype(np.float32),
+        kl=(found.cross - found.entropy).clip(min=0).transpose(0, 2, 1).astype(np.float32),
+    )
+    log_p = found.log_p[reference][:, None].astype(np.float32)
+    return Shown(ids.astype(np.int32), log_p, said.astype(np.float32), _tops(students, len(ids)), carried)
 
 
 def _whole(teacher: Teacher, columns: Columns, students: Sequence[Floats], at: float) -> Shown:

@@ -112,6 +112,8 @@ def outcomes(store: Store, blocks: Blocks) -> Outcomes:
     pairs = _all_pairs(classes, reader.kind) if classes <= SQUARE else _largest_pairs(reader, blocks, nodes)
     sums = _Sums(reader, nodes, pairs, min(store.members, VOICES) if store.members > 1 else 0)
     for columns in blocks():
+        if sums.add_summary(columns):
+            continue
         for members in reader.blocks(columns):
             sums.add(members)
     return sums.found()
@@ -150,6 +152,28 @@ class _Sums:
             self._mass[at] += mean.double().sum(0)
             self._joint[at] += _joint(mean, group, first, second)
         self._curves.append(curves)
+
+    def add_summary(self, columns: Columns) -> bool:
+        """A block of positions, where the encoding gives what is asked without all distributions; False where it does not."""
+        soft, second = self._reader.soft, self._pairs[:, 1]
+        count = len(next(iter(columns.values())))
+        found = soft.encoding.summary(
+            columns,
+            soft.classes,
+            None if soft.basis is None else soft.basis.numpy(),
+            temperatures=self._nodes.tolist(),
+            ids=np.broadcast_to(second, (count, len(second))),
+        )
+        if found is None:
+            return False
+        group = soft.encoding.largest(columns, soft.classes, soft.weights.double().numpy())
+        here = group[:, None] == self._pairs[:, 0]
+        self._tops += torch.bincount(torch.from_numpy(group), minlength=soft.classes)
+        self._mass += torch.from_numpy(found.total)
+        self._joint += torch.from_numpy(np.where(here, np.exp(found.log_p), 0.0).sum(axis=1))
+        curves = np.stack([found.entropy, np.exp(found.top)])[:, None].transpose(0, 1, 3, 2)
+        self._curves.append(torch.from_numpy(curves.astype(np.float32)))
+        return True
 
     def found(self) -> Outcomes:
         """All of it as means."""

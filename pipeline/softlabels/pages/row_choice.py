@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from softlabels.pages.answers import Answers
 from softlabels.pages.distributions import flag_entropy, mean_log_probs, softmax_entropy
-from softlabels.pages.row_scan import Scan, columns_of, teacher_of
+from softlabels.pages.row_scan import Scan, columns_of, summary_of, teacher_of
 from softlabels.pages.sample import by_key, sample
 from softlabels.store import Store
 
@@ -82,6 +82,8 @@ def _distance(
         with np.errstate(over="ignore"):
             cross = p * np.logaddexp(0, -student / at) + (1 - p) * np.logaddexp(0, student / at)
         return np.asarray(cross.sum(axis=-1) - flag_entropy(p))
+    if (short := summary_of(teacher, columns, at, [student])) is not None:
+        return np.asarray(short.cross[0, 0] - short.entropy[0])
     log_p = mean_log_probs(teacher, columns, at)
     z = student / at
     log_q = z - np.logaddexp.reduce(z, axis=-1, keepdims=True)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import UserError, one_line
+from softlabels.labels import NO_LABEL
 from softlabels.pages.media import looks_like_picture, picture, sound
 from softlabels.store import Store
 from softlabels.store.key_index import KeyIndex
@@ -41,6 +42,10 @@ class RowInputs(Protocol):
         """The inputs of rows of the store; None where they are not there."""
         ...
 
+    def following(self, rows: Ints) -> Ints | None:
+        """Of rows of tokens what each position's next one is (n, P), -1 where it is not there; None where no inputs are."""
+        ...
+
 
 class NoInputs:
     """Of a store that holds none, and without a transfer set."""
@@ -51,6 +56,10 @@ class NoInputs:
     def of(self, rows: Ints) -> list[list[Json] | None]:
         """See `RowInputs`."""
         return [None] * len(rows)
+
+    def following(self, rows: Ints) -> Ints | None:
+        """See `RowInputs`."""
+        return None
 
 
 class EmbeddedInputs:
@@ -64,6 +73,11 @@ class EmbeddedInputs:
     def of(self, rows: Ints) -> list[list[Json] | None]:
         """See `RowInputs`."""
         return [[self._shown(value)] for value in self._store.gather("input", rows)]
+
+    def following(self, rows: Ints) -> Ints | None:
+        """See `RowInputs`."""
+        own = self._store.gather("input", rows)
+        return own[:, 0, 1:].astype(np.int64) if own.shape[1:] == (2, (self._store.positions or 0) + 1) else None
 
     def _shown(self, value: NDArray[np.generic]) -> Json:
         if self._store.spec.of_tokens and value.ndim == 2 and len(value) == 2:
@@ -89,6 +103,13 @@ class TransferInputs:
     def of(self, rows: Ints) -> list[list[Json] | None]:
         """See `RowInputs`."""
         return [None if at < 0 else self._shown(at) for at in self._at[rows].tolist()]
+
+    def following(self, rows: Ints) -> Ints | None:
+        """See `RowInputs`."""
+        at = self._at[rows]
+        own = np.asarray(self._rows.inputs[at.clip(min=0)])[:, 0, 1:].astype(np.int64)
+        own[at < 0] = NO_LABEL
+        return own
 
     def _shown(self, at: int) -> list[Json]:
         if self._source is None:

@@ -6,13 +6,14 @@ n rows, P positions, M members, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.checks.label_errors import Block, LabelErrors, find_label_errors
+from softlabels.labels.asked import Summary
 from softlabels.labels.base import Columns
 from softlabels.labels.bernoulli import sigmoid
 from softlabels.pages.distributions import Teacher, flag_entropy, mean_log_probs, softmax_entropy
@@ -137,6 +138,8 @@ def _by_row(values: Floats, counts: NDArray[np.bool_]) -> Floats:
 
 def _soft_scores(teacher: Teacher, columns: Columns) -> dict[str, Floats]:
     """Of positions, some at a time: those of a row may have very many classes."""
+    if (short := summary_of(teacher, columns, teacher.encoding.near_1)) is not None:
+        return {"entropy": short.entropy[0], "disagreement": np.zeros_like(short.entropy[0])}
     step = max(1, 32 * _BLOCK // teacher.row_bytes)
     count = len(next(iter(columns.values())))
     parts = [
@@ -155,6 +158,16 @@ def _of_part(teacher: Teacher, columns: Columns) -> dict[str, Floats]:
         return {"entropy": entropy, "disagreement": entropy - flag_entropy(p) @ teacher.weights}
     entropy = softmax_entropy(teacher.mean(own))
     return {"entropy": entropy, "disagreement": entropy - softmax_entropy(own) @ teacher.weights}
+
+
+def summary_of(
+    teacher: Teacher, columns: Columns, temperature: float, others: Sequence[NDArray[np.floating]] = ()
+) -> Summary | None:
+    """At one temperature, where the encoding gives it."""
+    none = np.zeros((len(next(iter(columns.values()))), 0), np.int64)
+    return teacher.encoding.summary(
+        columns, teacher.classes, teacher.basis, temperatures=[temperature], ids=none, others=others
+    )
 
 
 def _usual_sizes(store: Store, rows: Ints) -> Floats:

@@ -30,7 +30,7 @@ BUDGET = 2_500_000  # bytes of all rows of a page
 POSITIONS = 1024  # of a row
 _NAME = 80  # characters of a class's name
 _AT_ONCE = 50  # rows whose inputs are read together
-_WORK = 1 << 27  # probabilities that are computed
+_WORK, _LESS = 1 << 30, 1 << 27  # probabilities that are computed; fewer where all are decoded
 _MEMORY = "They are fewer where the teacher saw these labels in training: it remembers them."
 _PARTS = "Disagreement and errors of a row are in standard deviations of each output, so that outputs of all units count alike."
 _FOLDS = "The teacher labelled each row by a model that did not see it in training."
@@ -77,7 +77,7 @@ def _section(
     found = scan(store)
     lists = ranked(store, found, answers)
     rows, said = _fitting(store, interleaved(lists), inputs, answers, budget)
-    data = _data(store, np.array(rows, np.int64), answers, found.usual)
+    data = _data(store, np.array(rows, np.int64), inputs, answers, found.usual)
     errors = _errors_by_place(store, found)
     for number, row in enumerate(rows):
         own = {"row": row, "inputs": said[number], "error": errors.get(row)}
@@ -93,7 +93,8 @@ def _fitting(
 ) -> tuple[list[int], list[list[Json] | None]]:
     """The rows that fit the budget, in order, with their inputs."""
     cost = _position_bytes(store, len(answers))
-    work = max(1, _WORK // min(POSITIONS, store.positions or 1) // (store.members * store.classes * NODES))
+    work = _WORK if store.members == 1 and not store.encoding.keeps_all else _LESS
+    work = max(1, work // min(POSITIONS, store.positions or 1) // (store.members * store.classes * NODES))
     rows: list[int] = []
     said: list[list[Json] | None] = []
     left = float(budget)
@@ -119,7 +120,9 @@ def _position_bytes(store: Store, students: int) -> float:
     return 1.4 * 4 * ((store.members + students + 1 + (not few)) * kept + curves + 1)
 
 
-def _data(store: Store, rows: Ints, answers: Sequence[Answers], usual: NDArray[np.float64] | None) -> Json:
+def _data(
+    store: Store, rows: Ints, inputs: RowInputs, answers: Sequence[Answers], usual: NDArray[np.float64] | None
+) -> Json:
     """All but the inputs."""
     columns, counts = columns_of(store, rows)
     places = np.argwhere(counts)  # (N, 2), row by row
@@ -128,7 +131,7 @@ def _data(store: Store, rows: Ints, answers: Sequence[Answers], usual: NDArray[n
     columns = {name: values[keep] for name, values in columns.items()}
     places = places[keep]
     starts = np.searchsorted(places[:, 0], np.arange(len(rows) + 1))
-    hard = _hard(store, rows, places)
+    hard = _hard(store, rows, places, inputs)
     said = [_outputs(each, rows, places, store.classes) for each in answers]
     data: Json = {
         "kind": store.encoding.target,
@@ -182,19 +185,22 @@ def _carried_data(carried: Carried) -> Json:
     }
 
 
-def _hard(store: Store, rows: Ints, places: Ints) -> NDArray[Any] | None:
-    """Hard labels of positions: (N,) classes, (N, C) flags, (N, D) values; of tokens None, which are their own."""
-    if LABEL not in store.columns or store.spec.of_tokens:
+def _hard(store: Store, rows: Ints, places: Ints, inputs: RowInputs) -> NDArray[Any] | None:
+    """Hard labels of positions: (N,) classes, (N, C) flags, (N, D) values; of tokens the next ones, where inputs are there."""
+    if store.spec.of_tokens:
+        following = inputs.following(rows)
+        return None if following is None else following[places[:, 0], places[:, 1]]
+    if LABEL not in store.columns:
         return None
     every = store.gather(LABEL, rows)
     return every[places[:, 0]] if store.positions is None else every[places[:, 0], places[:, 1]]
 
 
-def _outputs(answers: Answers, rows: Ints, places: Ints, classes: int) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+def _outputs(answers: Answers, rows: Ints, places: Ints, classes: int) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """Of each position whether the student was asked, and its outputs (N, C), 0 where it was not."""
     order = np.argsort(rows)
     there, outputs = answers.of(rows[order])
-    whole = np.zeros((len(rows), *answers.outputs.shape[1:]))
+    whole = np.zeros((len(rows), *answers.outputs.shape[1:]), np.float32)
     whole[order[there]] = outputs
     asked = np.zeros(len(rows), np.bool_)
     asked[order[there]] = True
