@@ -1,8 +1,8 @@
 """What is asked of a topk label of one member at many temperatures at once, without its distribution at each of them: the
 probabilities of a few classes, its entropy, and its cross entropy to others.
 
-Stored classes and the tail's mass are those of `topk_reference`, in float64. Of a tail that has a shape z, whose largest is 0, one pass over its
-classes gives A(beta) = log sum exp(beta z) and the mean of z, or of another's logits, under it; z is made once, in float32.
+Stored classes and the tail's mass are those of `topk_reference`, in float64. Of a tail of shape z (its largest is 0), one pass over
+its classes gives A(beta) = log sum exp(beta z) and the mean of z, or of another's logits, under it; z is made once, in float32.
 
 N positions, J temperatures, C classes, K stored classes, k classes that are asked for, S others.
 """
@@ -119,9 +119,9 @@ class _Block:
             return nothing + np.log(rest), nothing, self._means, total
         shape = (self._z / temperature).exp_()
         whole = shape.sum(dim=1)
-        total = (torch.from_numpy(mass).float() / whole) @ shape
+        summed = (torch.from_numpy(mass).float() / whole) @ shape
         mean, *means = (_dot(shape, each) / whole.double() for each in (self._z, *self._others))
-        return whole.double().log().numpy(), mean.numpy(), [each.numpy() for each in means], total.double().numpy()
+        return whole.double().log().numpy(), mean.numpy(), [each.numpy() for each in means], summed.double().numpy()
 
     @cached_property
     def _means(self) -> list[Floats]:
