@@ -154,13 +154,13 @@ PICTURES = (
         "edge",
         "uses/edge.md",
         "Students for small",
-        "ms a row, one by one",
+        "ms per row, one by one",
         {
             "teacher": "teacher: three networks",
             "student of 2,410": "*student of 2,410 weights",
             "student of 1,126,410": "*student of 1,126,410 weights",
         },
-        "ms a row, one by one",
+        "ms per row, one by one",
     ),
     Picture(
         "chunker",

@@ -68,8 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         few, many = stage(teacher, first(rows, count), batch), stage(teacher, rows, batch)
         each = (many - few) / (2 * count)
         parameters = sum(weight.numel() for weight in model.parameters()) / 1e6
-        cells = f"{alone * 1e3:.3f} | {each * 1e3:.3f} | {each / alone:.3f} | {few - count * each:.1f}"
-        print(f"| {parameters:,.1f} M | {batch} | {cells} |")
+        cells = f"{each * 1e3:.3f} | {each / alone:.3f} | {few - count * each:.1f}"
+        cells = cells if each > 0 else "too few rows to tell | - | -"
+        print(f"| {parameters:,.1f} M | {batch} | {alone * 1e3:.3f} | {cells} |")
 
 
 def made_up(count: int, side: int) -> TransferRows:

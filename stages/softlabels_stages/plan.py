@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from softlabels.jobs.plan import plan
-from softlabels.jobs.plan_page import require_pages, write_page
+from softlabels.jobs.plan_page import require_page, write_page
 from softlabels.jobs.watch import Watch
 from softlabels.objects import plain
 from softlabels.report.plan_text import lines
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = texts(argv, Plan, positional=("config",)).get("config")
     recipe = () if config is None else (f"--config={config}",)
     if args.page is not None:
-        require_pages()
+        require_page(args.page)
     watch = Watch(warn if args.json else say, warn, should_stop)
     found = plan(
         args.transfer_set,

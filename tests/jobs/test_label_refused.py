@@ -157,7 +157,7 @@ def test_hard_labels(
         ({"targets": {"Box": {}}}, "'Box' is no name of a target; use a-z"),
         ({"targets": {"box": "values"}}, "labels.targets.box is 'values', expected a mapping of keys"),
         ({"targets": {"box": {"kid": "values"}}}, "labels.targets.box: unknown key 'kid'; known keys: encoding, k,"),
-        ({"targets": {"box": {"kind": "value"}}}, r"labels.targets.box.kind: Invalid enum value 'value'; mend"),
+        ({"targets": {"box": {"kind": "value"}}}, r"labels.targets.box.kind: Invalid enum value 'value'; correct"),
         ({"targets": {"box": {"classes": "a,b"}}}, r"labels.targets.box.classes: Expected `array \| null`, .*written \[a,b\]"),
         ({"targets": {"box": {"kind": "values", "k": 3}}}, "labels.targets.box: kind is values, and k say how a softmax is"),
         ({"targets": {"box": {"kind": "values", "reduce": "geometric"}}}, "targets.box: values labels cannot be reduced"),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from softlabels.jobs.plan_page import write_page
+from softlabels.errors import ConfigError
+from softlabels.jobs.plan_page import require_page, write_page
 from softlabels.pages.plan import plan_page
 from softlabels.report.estimates import Interval
 from softlabels.report.plan import Data, Gain, Plan, Size, Teacher
@@ -70,3 +71,11 @@ def test_without_distributions_and_students_it_says_so(tabs: Tabs, tmp_path: Pat
     page = tabs.open(file)
     page.wait_for_function("document.querySelectorAll('.chart svg').length === 1")
     assert "Not known: the recipe names no student." in page.inner_text("main")
+
+
+def test_where_no_page_can_be_written_is_known_before_the_pilot(tmp_path: Path) -> None:
+    require_page(tmp_path / "plan.html")
+    with pytest.raises(ConfigError, match="is a folder"):
+        require_page(tmp_path)
+    with pytest.raises(ConfigError, match="there is no folder"):
+        require_page(tmp_path / "nowhere" / "plan.html")

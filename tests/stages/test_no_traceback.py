@@ -261,6 +261,8 @@ WANTS = {
     "teacher-logits": ["--config={}", f"{MINE} --store={{}}", f"{MINE} --store=new --transfer_set.source={{}}"],
     "train-student": ["--config={}", f"{MINE} --store={{}}", f"{MINE} --store=store --student.weights={{}}"],
     "extend": [f"{{}} {MINE} --out=new", "store --config={} --out=new", f"store {MINE} --out={{}}"],
+    "plan": ["--config={}", "{}"],  # other paths are looked at after a pilot of some seconds
+    "report": ["{}", "store {}", f"store {MINE} --out={{}}", "store --config={}", "store --label_errors={}"],
     "evaluate": ["{}", "--store={}", "--store={},store", "--config=recipe.yaml --store=store {}", "--store=store --split={}"],
     "correct": ["{}", "run --rows={}", "run --class_prior={}"],
     "prune": ["{}", "run --store={}", "run --keep={}"],

@@ -71,7 +71,7 @@ def test_pictures_of_two_depths_are_refused_wherever_blocks_end(
     monkeypatch.setattr(fill, "BLOCK_BYTES", block)
     case.images("train", *["8"] * 16, *["16"] * 16)
     with pytest.raises(
-        TransferSetError, match=r"another bit depth .*: row 0 of train has 8 bits, row 16 of train has 16 bits"
+        TransferSetError, match=r"more than one bit depth.*: row 0 of train has 8 bits, row 16 of train has 16 bits"
     ):
         case.load()
     white = case.load(mixed_images=True).inputs / 255
@@ -81,9 +81,9 @@ def test_pictures_of_two_depths_are_refused_wherever_blocks_end(
 @pytest.mark.parametrize(
     ("kinds", "words"),
     [
-        (("RGB", "8"), r"another colour mode .*row 0 of train has RGB, row 1 of train has grey"),
+        (("RGB", "8"), r"more than one colour mode.*row 0 of train has RGB, row 1 of train has grey"),
         (("RGB", "RGB", "RGBA"), r"row 0 of train has RGB, row 2 of train has RGBA"),
-        (("8", "1"), r"another bit depth .*row 0 of train has 8 bits, row 1 of train has 1 bit"),
+        (("8", "1"), r"more than one bit depth.*row 0 of train has 8 bits, row 1 of train has 1 bit"),
     ],
 )
 def test_other_mixes_are_refused(case: Case, kinds: tuple[str, ...], words: str) -> None:
