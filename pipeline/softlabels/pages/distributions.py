@@ -276,14 +276,8 @@ def _kept(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[F
     found = [labels[:, None]] + [_largest(z) for z in students]
     for temperature in {float(nodes[0]), float(nodes[len(nodes) // 2]), float(nodes[-1])}:
         ids, _ = teacher.encoding.largest_log_probs(
-            columns,
-            classes,
-            teacher.basis,
-            temperature=temperature,
-            mean=teacher.mean_name,
-            weights=teacher.weights,
-            k=TOP,
-        )
+            columns, classes, teacher.basis, temperature=temperature, mean=teacher.mean_name, weights=teacher.weights, k=TOP
+        )  # fmt: skip
         found.append(ids)
     every = np.sort(np.concatenate(found, axis=1), axis=1)
     every[:, 1:][every[:, 1:] == every[:, :-1]] = -1
