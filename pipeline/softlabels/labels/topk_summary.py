@@ -1,8 +1,9 @@
 """What is asked of a topk label of one member at many temperatures at once, without its distribution at each of them: the
 probabilities of a few classes, its entropy, and its cross entropy to others.
 
-Stored classes and the mass of the tail are those of `topk_reference`, in float64. Of a tail of shape z (largest 0), one pass over
-its classes gives A(beta) = log sum exp(beta z) and the mean of z, or of another's logits, under it; z is made once, in float32.
+Stored classes and the mass of the tail are those of `topk_reference`, in float64. Of a tail of shape z, whose largest is 0, one
+pass over its classes gives A(beta) = log sum exp(beta z), and the mean of z or of another's logits under it. z is made once, in
+float32.
 
 N positions, J temperatures, C classes, K stored classes, k classes that are asked for, S others.
 """
