@@ -141,7 +141,7 @@ types: dev ## mypy --strict over library, commands and benchmarks
 	$(BIN)/mypy
 
 test: dev ## the tests, those of the documentation among them, but for slow ones; ARGS go to pytest
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow" $(ARGS)
 
 slow: dev ## the tests marked slow: the same trials, many more times, with new random numbers
 	$(BIN)/python -m pytest -n 2 -m slow --rng-seed=fresh $(ARGS)

@@ -104,6 +104,7 @@ def assert_works(project: Path, python: Path | str, commands: Sequence[Sequence[
     assert list(project.glob("runs/mine-*/results.json"))
 
 
+@pytest.mark.slow
 def test_this_checkout_works_beside_a_users_packages(project: Path) -> None:
     """One process is the installed command for both stages; -P: the project is not on Python's path by itself."""
     calls = " or ".join(f"main({list(COMMANDS[stage])})" for stage in ("teacher-logits", "train-student"))

@@ -23,6 +23,7 @@ def build(builder: str, out: Path, *more: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow  # `make docs`, which continuous integration runs, does it too
 def test_pages_are_well_formed(tmp_path: Path) -> None:
     build("dummy", tmp_path, "-t", "pages")
 

@@ -147,6 +147,7 @@ def test_what_a_stranger_forged_stays_small(
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_runs_in_a_browser(work: Path, tabs: Tabs) -> None:
     times = {"onnx": {"bytes": 1234, "milliseconds": [0.5, 0.125]}}
     LocalFolder("run/distilled-seed0").put(LATENCY, json.dumps({"batches": [1, 32], "models": times}).encode())

@@ -124,7 +124,7 @@ def test_other_words_in_results(there: Path, capsysbinary: pytest.CaptureFixture
                     best_student(found)
                 place[name] = before
     path.write_text(json.dumps(results | {"shared_rows": float("inf")}))
-    assert "DamagedRun: run/results.json lacks what the results of a run are made of" in said(capsysbinary, *TRAIN)
+    assert "DamagedRun: run/results.json is no JSON file: Infinity" in said(capsysbinary, *TRAIN)
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=range(len(BROKEN)))
