@@ -175,7 +175,7 @@ def test_the_demo_runs_from_the_wheel_in_an_empty_folder(wheel: Path, tmp_path: 
     for _ in range(2):  # the second one shows what the first has made
         done = subprocess.run(["softlabels", "demo"], cwd=work, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        [report] = [line.removeprefix("report: ") for line in done.stdout.splitlines() if line.startswith("report: ")]
+        *_, report = [line.removeprefix("report: ") for line in done.stdout.splitlines() if line.startswith("report: ")]
         assert (work / report).is_file()
         assert "student, distilled" in done.stdout
     assert [path.name for path in work.iterdir()] == ["softlabels-demo"]
