@@ -22,7 +22,8 @@ from softlabels.student import export
 from softlabels.student.loss_spec import LOSS_NAMES
 from softlabels.student.losses import LOSSES
 from softlabels_stages.__main__ import main
-from softlabels_stages.arguments import COMMANDS, FORMATS
+from softlabels_stages.arguments import FORMATS
+from softlabels_stages.commands import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 ROOMS = (
@@ -216,7 +217,7 @@ def test_the_test_of_kinds_can_fail() -> None:
 HELP = """
 import sys
 from softlabels_stages.__main__ import main
-from softlabels_stages.arguments import COMMANDS
+from softlabels_stages.commands import COMMANDS
 for stage in COMMANDS:
     assert main([stage, "--help"]) == 0
 heavy = {"torch", "datasets", "zarr", "transformers", "matplotlib", "tensorboard", "pandas", "sklearn"}

@@ -17,7 +17,7 @@ from types import ModuleType
 
 from softlabels import __version__
 from softlabels.errors import ConfigError
-from softlabels_stages.arguments import COMMANDS, arguments_of
+from softlabels_stages.commands import COMMANDS, arguments_of
 from softlabels_stages.recipe import asks_help, print_help
 from softlabels_stages.run import command
 

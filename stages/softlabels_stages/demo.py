@@ -20,7 +20,7 @@ from softlabels.system.durable import system_errors
 from softlabels.system.local import write_atomically
 from softlabels.system.paths import local_path
 from softlabels_stages import teacher_logits, train_student, train_teacher
-from softlabels_stages.demo_arguments import Demo
+from softlabels_stages.arguments import Demo
 from softlabels_stages.run import say, should_stop, stage, suggested
 
 RECIPE = "digits.yaml"

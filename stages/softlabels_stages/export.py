@@ -38,7 +38,8 @@ from softlabels.student.onnx_file import OnnxModel
 from softlabels.student.sweep import StudentTraining
 from softlabels.system.local import LocalFolder
 from softlabels.transfer import TransferSetConfig
-from softlabels_stages.arguments import Export, arguments_of
+from softlabels_stages.arguments import Export
+from softlabels_stages.commands import arguments_of
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import PRINTED, command, suggested_python, warn
 from softlabels_stages.student_folder import home_of, run_of, student_word, with_store_of, with_weights

@@ -27,7 +27,7 @@ from softlabels.errors import ConfigError, Interrupted, SoftLabelsError, Stalled
 from softlabels.jobs.watch import Watch
 from softlabels.objects import one_command
 from softlabels_stages import beside
-from softlabels_stages.arguments import COMMANDS, arguments_of
+from softlabels_stages.commands import COMMANDS, arguments_of
 from softlabels_stages.output import visible_output
 from softlabels_stages.recipe import parse
 from softlabels_stages.recipe_keys import in_recipe

@@ -29,7 +29,8 @@ from softlabels.store.verify import verify
 from softlabels.system.files import Files
 from softlabels.system.keys import public_key
 from softlabels.system.places import files_of
-from softlabels_stages.arguments import Verify, arguments_of
+from softlabels_stages.arguments import Verify
+from softlabels_stages.commands import arguments_of
 from softlabels_stages.recipe import parse
 from softlabels_stages.run import PRINTED, stage, suggested
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from softlabels.errors import SoftLabelsError
-from softlabels_stages.arguments import COMMANDS
+from softlabels_stages.commands import COMMANDS
 from softlabels_stages.recipe import _flag, _known, parse
 
 TEXTS = [

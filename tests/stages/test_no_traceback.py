@@ -28,7 +28,7 @@ from softlabels.models.build import ModelConfig
 from softlabels.report.comparison import best_student, comparison_text
 from softlabels.system.local import LocalFolder
 from softlabels_stages.__main__ import main
-from softlabels_stages.arguments import COMMANDS
+from softlabels_stages.commands import COMMANDS
 from tests.stages import toy
 
 

@@ -19,7 +19,7 @@ import pytest
 from softlabels import errors
 from softlabels_stages import run
 from softlabels_stages.__main__ import main
-from softlabels_stages.arguments import COMMANDS
+from softlabels_stages.commands import COMMANDS
 from softlabels_stages.run import BROKEN_PIPE, command
 from tests.stages import toy
 
