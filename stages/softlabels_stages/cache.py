@@ -25,7 +25,7 @@ def main(args: Cache) -> int:
     total = sum(entry.bytes for entry in entries)
     kept = [entry for entry in entries if not delete_entry(entry)] if args.clear else []
     for entry in kept:
-        print(f"{entry.folder.name}: left alone, a command is preparing these rows", file=sys.stderr)
+        print(f"{entry.folder.name}: kept: a command is preparing these rows", file=sys.stderr)
     if args.clear:
         freed = total - sum(entry.bytes for entry in kept)
         print(f"{root}: {_entries(len(entries) - len(kept))} deleted, {freed:,} bytes")

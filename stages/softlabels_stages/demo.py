@@ -42,11 +42,13 @@ def main(args: Demo) -> int:
     folder = Path(local_path(args.out))
     _lay_out(folder)
     with system_errors("open", folder), chdir(folder):
-        say(f"teachers, labels and students of handwritten digits, in {folder}; the commands, as you would type them:")
+        say(
+            f"teachers, labels and students of handwritten digits, in {folder}; these are the commands to type yourself:"
+        )
         say(f"\n$ cd {shlex.quote(str(folder))}")
         for name, run, more in _STEPS:
             if should_stop():
-                raise Interrupted("stopped between two commands", remedy="run the same command again to go on")
+                raise Interrupted("stopped between two commands", remedy="run the same command again to resume")
             words = [f"--config={RECIPE}", *more]
             say(f"\n$ {suggested(name, *words)}")
             if code := run(words):
@@ -54,7 +56,7 @@ def main(args: Demo) -> int:
     report = next(path for name in (*REPORTS, "") if (path := folder / RUN / name).exists())
     say(f"\nreport: {report}")
     table, text = (folder / name for name in OWN)
-    say(f"next, with data of your own: change {table} for a table, {text} for texts, or a copy of {folder / RECIPE}")
+    say(f"next, for your own data: change {table} (tables), {text} (texts) or a copy of {folder / RECIPE}")
     return 0
 
 

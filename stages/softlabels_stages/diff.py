@@ -60,14 +60,14 @@ def facts(found: StoreDiff) -> dict[str, Any]:
 def lines(found: StoreDiff) -> Iterator[str]:
     """The same for people."""
     if found.equal:
-        yield f"nothing differs, in {counted(found.rows, 'row')}"
+        yield f"no differences in {counted(found.rows, 'row')}"
         return
     yield f"{counted(len(found.specification), 'field')} of the specification {_verb(len(found.specification), 'differ')}"
     yield from (f"  {one_line(leaf.said('in A', 'in B'), None)}" for leaf in found.specification)
-    yield f"{counted(found.rows, 'row')} in both, {found.only[0]:,} in A alone, {found.only[1]:,} in B alone"
+    yield f"{counted(found.rows, 'row')} in both, {found.only[0]:,} only in A, {found.only[1]:,} only in B"
     for name, count, rows in zip("AB", found.only, found.only_rows, strict=True):
         if rows:
-            yield f"  in {name} alone: row {_first(rows, count)}"
+            yield f"  only in {name}: row {_first(rows, count)}"
     if found.other_inputs:
         rows_of = [f"{a} / {b}" for a, b in found.other_input_rows]
         yield f"  {counted(found.other_inputs, 'row')} (A / B: {_first(rows_of, found.other_inputs)}) with other inputs"
@@ -76,7 +76,7 @@ def lines(found: StoreDiff) -> Iterator[str]:
     for name, each in found.targets.items():
         yield from (f"{f'target {name}, ' * bool(name and i == 0)}{line}" for i, line in enumerate(_target(each)))
     if not found.same_content and not found.specification and all(each.equal for each in found.targets.values()):
-        yield "stored bytes differ, as of members, and what is compared does not"
+        yield "the stored bytes differ (for example those of single members), but everything compared here is equal"
 
 
 def _target(each: TargetDiff) -> Iterator[str]:
@@ -91,17 +91,17 @@ def _target(each: TargetDiff) -> Iterator[str]:
         rows_of = [f"{a} / {b}" for a, b in each.other_label_rows]
         yield f"  {counted(each.other_labels, 'row')} (A / B: {_first(rows_of, each.other_labels)}) with another hard label"
     if each.labels_of_one:
-        yield f"  {counted(each.labels_of_one, 'row')} whose hard label only one of them knows"
+        yield f"  {counted(each.labels_of_one, 'row')} whose hard label only one store has"
     if each.counted_by_one:
-        yield f"  {counted(each.counted_by_one, 'position')} that only one of them counts"
+        yield f"  {counted(each.counted_by_one, 'position')} that only one store counts"
     if each.moved:
         worst = sorted(each.classes, key=lambda one: -(float("inf") if one.forward is None else one.forward))
         apart = "RMSE" if each.errors is not None else "KL(A || B)"
-        yield f"  classes that moved most, of {len(each.classes):,}:"
+        yield f"  classes that changed most, of {len(each.classes):,}:"
         rows = [(c.name, f"{c.positions:,}", f"{c.agreement:.4f}", nats(c.forward)) for c in worst[:_CLASSES]]
         yield from _table(Table(("", "count", "same", apart), tuple(rows)))
         last = "a number and its value" if each.errors is not None else "a class and its probability"
-        yield f"  rows that moved most, in A / in B; at the end {last}, in A -> in B:"
+        yield f"  rows that changed most, A / B; at the end {last}, A -> B:"
         yield from (f"    {_moved(one, apart)}" for one in each.moved)
 
 

@@ -29,7 +29,7 @@ def main(args: Encode) -> int:
     options: dict[str, Any] = {name: getattr(args, name) for name in ("target", "layout", "compression", "device")}
     if args.try_:
         print(try_encoding(args.from_, args, **options))
-        print(f"nothing was written; to encode: {suggested('encode')} with --store=STORE in place of --try")
+        print(f"nothing was written; to encode: {suggested('encode')} with --store=STORE instead of --try")
         return 0
     encode(args.from_, args.store, args, **options, watch=Watch(say, warn, should_stop))
     print(f"sealed: {args.store} (look: {suggested('info', args.store)})")

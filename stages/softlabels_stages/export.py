@@ -103,7 +103,7 @@ def _calibration(args: Export, there: Sequence[str], checked: str) -> Tensor:
     name = "train" if "train" in there else checked
     [split] = _open(args, name).values()
     rows = next(iter(all_batches(split, args.rows, seed=0).epoch(0))).inputs
-    print(f"int8: ranges of activations from {len(rows):,} rows of {name}")
+    print(f"int8: activation ranges from {len(rows):,} rows of {name}")
     return rows
 
 
@@ -126,9 +126,7 @@ def _teacher(args: Export, words: Sequence[str], split: str, store: Store) -> tu
     if any(member.weights for member in store.spec.teacher.members):
         require_weights(store, ensemble)
     else:
-        warn(
-            f"{store.path} does not name its teacher's weights: whether they are those of {args.against_teacher} is not known"
-        )
+        warn(f"{store.path} does not name its teacher's weights: {args.against_teacher} may be another teacher")
     rows = load_rows(recipe.transfer_set, split, PRINTED).inputs[: max(SIZES)]
     return ensemble.models, torch.from_numpy(np.array(rows))
 
@@ -193,8 +191,8 @@ def _line(found: Exported, split: str) -> str:
     opset = "" if found.opset is None else f", opset {found.opset}"
     sizes = ", ".join(str(size) for size in SIZES[:-1])
     return (
-        f"{found.path}: {found.bytes:,} bytes{opset}; against the student on {found.rows:,} rows of {split}, in batches of "
-        f"{sizes} and {SIZES[-1]}: largest difference {found.difference:.1e} of the largest output"
+        f"{found.path}: {found.bytes:,} bytes{opset}; compared with the student on {found.rows:,} rows of {split}, in batches "
+        f"of {sizes} and {SIZES[-1]}: largest difference {found.difference:.1e} of the largest output"
         f"{'' if found.agreement is None else f', same class on {found.agreement:.2%}'}"
     )
 

@@ -113,7 +113,7 @@ def _parsed(argv: Sequence[str]) -> Import:
     others += [f"targets.{name}.{key}" for name, key in _unused(labels.get("targets"))]
     if others:
         warn(
-            f"the recipe's labels say {', '.join(others)}, which import does not use: it stores dense labels of all "
+            f"import ignores these settings of the recipe's labels: {', '.join(others)}; it stores dense labels of all "
             "members (topk: softlabels encode)"
         )
     if args.classes is not None and args.transfer_set is not None and not isinstance(args.transfer_set.label, Mapping):
@@ -166,7 +166,7 @@ def _set_of(args: Import, split: str) -> TransferRows:
             f"{args.from_} has neither inputs nor keys, and the recipe no transfer_set",
             remedy="add an array inputs (or keys) to the file, or name a recipe with --config",
         )
-    warn(f"{args.from_} has neither inputs nor keys: its rows are taken to be those of {_called(args, split)}")
+    warn(f"{args.from_} has neither inputs nor keys: it is assumed to have the rows of {_called(args, split)}")
     return load_rows(args.transfer_set, split, Watch(say, warn))
 
 

@@ -62,25 +62,24 @@ def _say(folder: Folder, found: Repaired) -> None:
     for problem in found.problems:
         print(f"{folder}: {problem.where}", file=sys.stderr)
     if found.aside:
-        print(f"{folder}: what was damaged is set aside in {found.aside}")
+        print(f"{folder}: damaged parts are in {found.aside}")
     if found.digest is None:
         missing = [f"shard {shard}" for shard in found.pending] + ["the basis of the tails"] * found.basis
-        again = f", and has the digest {found.before} again" if found.before else ""
+        again = f", and the store has the digest {found.before} again" if found.before else ""
         print(
             f"{folder}: unfinished; to be made: {', '.join(missing)}\n"
-            "next: the command that made the store, such as softlabels teacher-logits with the same recipe; it makes this "
-            f"only{again}"
+            "next: run the command that made the store, such as softlabels teacher-logits with the same recipe; it makes only "
+            f"these{again}"
         )
     elif found.before is None:
         print(
-            f"{folder}: it had no {MANIFEST}, as of a store that is unfinished or whose manifest was deleted; all shards were "
-            f"there, and it is sealed from their commit records: digest {found.digest}; where you know the digest that it had, "
-            "compare"
+            f"{folder}: it had no {MANIFEST}: it was unfinished, or the manifest was deleted. All shards were there, so it is "
+            f"sealed from their commit records: digest {found.digest}; if you know its earlier digest, compare"
         )
     elif found.before not in (None, found.digest):
         print(
             f"{folder}: sealed from its commit records, digest {found.digest}; THE DAMAGED MANIFEST NAMED {found.before}: "
-            "compare with the digest that you know before you use it"
+            "compare with the digest that you know before you use the store"
         )
     else:
         print(f"{folder}: {'sealed again' if found.aside else 'nothing to repair'}, digest {found.digest}")

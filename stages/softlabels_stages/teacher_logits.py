@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         made = label(args.transfer_set, teacher, args.labels, args.store, shards=shards, watch=watch)
     if len(made) < len(splits):
         own = suggested("teacher-logits", *recipe, store_flag([args.store]), "--seal")
-        print(f"not sealed yet: {args.store} (the other parts are missing; the last one seals, or: {own})")
+        print(f"not sealed yet: {args.store} (other parts are missing; the last one seals the store, or: {own})")
         return 0
     train = suggested("train-student", *recipe, store_flag([args.store]))
     print(f"sealed: {args.store} (look: {suggested('info', args.store)}; train: {train})")

@@ -76,7 +76,7 @@ def _train_missing(args: TrainTeacher) -> None:
     missing = [lesson for lesson in every if not _is_trained(lesson.member)]
     for lesson in every:
         if lesson not in missing:
-            print(f"{lesson.who}: {lesson.member.weights or lesson.member.class_path} is there, left as it is")
+            print(f"{lesson.who}: {lesson.member.weights or lesson.member.class_path} exists and is kept")
     if not missing:
         return
     rows, training = load_rows(args.transfer_set, "train", Watch(say, warn)), _training(args, missing)

@@ -63,11 +63,11 @@ def main(args: Verify) -> int:
         if recipe is not None and not wrong:
             wrong = _recheck(split, path, recipe, args)
         elif recipe is not None:
-            print(f"{split}: not compared with the live teacher: repair it first", file=sys.stderr)
+            print(f"{split}: not compared with the live teacher: repair the store first", file=sys.stderr)
         faults += wrong
     if list(splits.values()) != [root]:
         faults += _verify_root(root, whole=not faults and not unfinished)
-    read = "all that can be seen without reading labels" if args.quick else "every byte of these shards"
+    read = "everything that can be checked without reading labels" if args.quick else "every byte of these shards"
     sound = f"{read if part else 'every byte'} is as it was sealed"
     found = [counted(faults, "problem")] * bool(faults) + [f"{unfinished} unfinished"] * bool(unfinished)
     print(f"{args.store}: {' and '.join(found) or sound}")
@@ -124,7 +124,7 @@ def _verify(split: str, path: Files, part: tuple[int, int] | None, pinned: Pinne
     if not problems:
         if path.is_folder(SET_ASIDE):
             print(
-                f"{split}: {path.at(SET_ASIDE)} holds what `repair` set aside, and no reader looks there; it may be deleted"
+                f"{split}: {path.at(SET_ASIDE)} holds parts that `repair` set aside; no reader uses them; they may be deleted"
             )
         if part is None:
             _say_what_labels_are(split, store)

@@ -127,7 +127,7 @@ def test_a_recipe_says_how_an_import_is_stored(
     )
     np.save("z.npy", z)
     assert main("z.npy", "s/train", "--config=r.yaml", "--classes=a,b,c") == 0
-    assert "the recipe's labels say encoding, which import does not use" in capsys.readouterr().err
+    assert "import ignores these settings of the recipe's labels: encoding" in capsys.readouterr().err
     store = open_store("s/train")
     assert store.spec.layout == "arrow"
     assert np.array_equal(store.column("input"), inputs)

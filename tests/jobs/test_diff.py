@@ -343,7 +343,7 @@ def test_command(
             write_store(root / name / "rows" / split, given[at], inputs=x[at], labels=kept[at], classes=NAMES)
     a, b = str(root / "a" / "rows"), str(root / "b" / "rows")
     assert main(["diff", a, a]) == 0
-    assert "train: nothing differs, in 40 rows" in capsys.readouterr().out
+    assert "train: no differences in 40 rows" in capsys.readouterr().out
     moved = np.where(x == 7, np.float32(-7), x)  # inputs, which stand outside the content digest
     for split, at in (("train", slice(None)), ("test", slice(20))):
         write_store(
@@ -359,10 +359,10 @@ def test_command(
     assert main(["diff", a, b, "--temperatures=1,8", "--most=2", "--splits=train"]) == 4
     out = capsys.readouterr().out
     for line in (
-        "train: 40 rows in both, 0 in A alone, 0 in B alone",
+        "train: 40 rows in both, 0 only in A, 0 only in B",
         "T = 8",
         "1 row (A / B: 8 / 8) with another hard label",
-        "moved most, in A / in B; at the end a class and its probability, in A -> in B:",
+        "changed most, A / B; at the end a class and its probability, A -> B:",
         "row 3 / 3, key ",
         "dog 0.9",
     ):

@@ -96,7 +96,7 @@ def test_stopped_and_gone_on_with(tmp_path: Path, rng: np.random.Generator) -> N
         extend(tmp_path / "new", rows, teacher(PLAIN), settings(PLAIN), tmp_path / "again", watch=Watch(said.append))
         == {}
     )
-    assert said == [f"{tmp_path / 'new'} labels every row of random already: nothing is made"]
+    assert said == [f"{tmp_path / 'new'} already labels every row of random; nothing was written"]
     assert not (tmp_path / "again").exists()
     label(part(rows, np.arange(4, 30)), teacher(PLAIN), settings(PLAIN), tmp_path / "other")
     with pytest.raises(errors.SpecMismatch, match=r"was begun with another specification \(parents\[0\]\.digest"):

@@ -92,7 +92,7 @@ def test_distillkit_as_its_own_code_wrote_it(name: str, off: float, tmp_path: Pa
             np.testing.assert_allclose([*entries.values()], own[f"log_p{number}"][place], atol=off)
     done = imported(folder, "distillkit", known_at=None)
     compare(tmp_path / "lm/train", said)
-    assert "temperature applied already: 1, as its capture takes them" in "\n".join(done.report)
+    assert "temperature applied already: 1, as for every such capture" in "\n".join(done.report)
     assert verify(tmp_path / "lm/train") == []
     store = open_store(tmp_path / "lm")
     assert store.encoding.only_at == 1.0
@@ -231,7 +231,9 @@ def test_a_temperature_that_was_applied(tmp_path: Path, imported: Import, rng: n
         imported(path, "axolotl", aligned="own", known_at=None)
     done = imported(path, "axolotl", aligned="own", known_at=2.0)
     compare(tmp_path / "lm/train", files.said_by_axolotl(path), temperature=2.0)
-    assert "it serves T=2 alone, from the 12 largest of 300 tokens; above it tail_bound=true" in "\n".join(done.report)
+    assert "labels are known only at T=2, from the 12 largest of 300 tokens; above that, tail_bound=true" in "\n".join(
+        done.report
+    )
     store, bounded = (open_store(tmp_path / "lm", tail_bound=each) for each in (False, True))
     for temperature in (1.0, 4.0):
         with pytest.raises(ConfigError, match=r"known at temperature 2 only.*tail_bound=true"):

@@ -228,9 +228,9 @@ def test_a_store_in_another_row_order_teaches_the_same_and_a_line_says_what_it_c
         weights.append((run.path / "distilled-seed1" / "weights.safetensors").read_bytes())
         assert run.results["order"] == {"by": "keys", "block": 16}
     assert weights[0] == weights[1]
-    [line] = [line for line in lines if "another order" in line]
+    [line] = [line for line in lines if "a different order" in line]
     assert line.startswith(
-        "the rows of shuffled/train stand in another order than those of the transfer set: every epoch reads"
+        "the rows of shuffled/train are in a different order from those of the transfer set: every epoch reads"
     )
     # 256 of 1,094 rows a window, which lie in about 74 of 76 chunks.
     assert 4 < float(line.partition("about ")[2].partition(" times")[0]) < 6
@@ -248,6 +248,6 @@ def test_rows_that_repeat_are_no_other_order(
     batches = Loader(rows, store, batch_size=8, seed=0, block=4, window=2)
     say_how_labels_are_read(batches, store, Watch(say=lines.append))
     [line] = lines
-    repeat = "300 of 600 rows to train on repeat the key of an earlier one and have its labels, wherever these stand"
+    repeat = "300 of 600 training rows repeat the key of an earlier row, and have its labels"
     assert line.startswith("the rows of" if rest.step < 0 else repeat)
     assert "times its labels; to read them once, label" in line

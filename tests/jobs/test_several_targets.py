@@ -151,7 +151,10 @@ def test_a_student_without_soft_labels_is_the_baseline(tmp_path: Path, capsys: p
     model = ModelConfig(HEADS.class_path, {"outputs": {"class": 4, "embedding": 2}})
     watch = Watch(said.append, said.append)
     none = go(tmp_path / "none", store, training(alpha=0.0, baseline=True), model, watch)
-    assert "alpha=0 (soft_weight=0) learns from hard labels alone: that student is trained once, as hard" in said
+    assert (
+        "alpha=0 (soft_weight=0) learns from hard labels alone: this student is trained once, as the hard student"
+        in said
+    )
     assert [student["kind"] for student in none.results["students"]] == ["hard"]
     assert [*none.results["targets"]] == ["class"]
     capsys.readouterr()

@@ -124,7 +124,7 @@ def test_a_shard_whose_worker_stands_still_is_taken_over_and_stored_once(rows: R
     assert sorted(found) == sorted([*everything(), ("train", 0)])
     [takes] = [line for line in quick if "taken" in line]
     assert takes.startswith("train: shard 0: the claim of process ")
-    assert "train: 1 shard (0) another worker had recorded first: computed twice, stored once" in slow
+    assert "train: another worker had recorded 1 shard (0) first: computed twice, stored once" in slow
     assert all(verify(f"store/{split}") == [] for split in SHARDS)
     assert [path for split in SHARDS for path in Path("store", split).glob("staging/**")] == []
 
@@ -280,7 +280,7 @@ def test_one_worker_makes_the_plan_and_the_other_waits_for_it(rows: Rows, store:
         label(rows, ensemble(), TOPK, store)
         second.join()
     assert lines[0].startswith(
-        "waiting for the plan of memory:/train, which another worker makes; a worker whose claim"
+        "waiting for the plan of memory:/train, which another worker is making; a worker whose claim"
     )
     assert (len(planned), sorted(found)) == (1, everything())
     assert digests(store) == whole(TOPK)

@@ -225,7 +225,7 @@ def test_what_is_no_run_or_another_store_s(run: Run, work: Path, tmp_path: Path)
     shown, answers = shown_run(given, other, {"test": open_store(other, split="test")}, QUIET)
     assert ([*answers.values()], shown.held_out) == ([[]], [])
     [section] = runs_sections([shown])
-    assert "over another store (the digest of its split test is another)" in section.html
+    assert "another store (the digest of split test differs)" in section.html
     assert "hard - distilled" in section.html
 
     shown, answers = shown_run(replace(given, transfer_set=None), work / "store", own_store(work), QUIET)

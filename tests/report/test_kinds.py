@@ -69,7 +69,7 @@ def test_a_student_that_is_worse_than_a_mean_is_named(rng: np.random.Generator) 
     for scores in found["students"][1]["scores"]:
         scores["teacher"]["r2"] = -3.0
     assert (
-        "the student distilled is farther from the teacher's values than their mean is (R2 -3): train"
+        "the student distilled is farther from the teacher's values than a constant, their mean (R2 -3): train"
         in comparison_text(found)
     )
 

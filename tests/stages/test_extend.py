@@ -58,7 +58,7 @@ def test_a_recipe_with_more_rows(recipes: tuple[str, str], capsys: pytest.Captur
     assert f"made of       extended {old.digest[:16]}" in capsys.readouterr().out
     assert verify_stage.main(["all", f"--against_teacher={more.partition('=')[2]}"]) == 0
     assert extend.main(["all", more, "--out=again"]) == 0
-    assert "all labels every row of points already: nothing is made" in capsys.readouterr().out
+    assert "all already labels every row of points; nothing was written" in capsys.readouterr().out
     assert not Path("again").exists()
 
 

@@ -63,7 +63,7 @@ def test_from_training_to_students(capsys: pytest.CaptureFixture[str], monkeypat
     assert "teacher 0, without fold 2 of 3: training sklearn.neighbors.KNeighborsClassifier" in said
     assert "teacher sklearn.neighbors.KNeighborsClassifier: near.fold2of3.skops" in said
     assert train_teacher.main([RECIPE]) == 0
-    assert "teacher 1, without fold 0 of 3: net.fold0of3.safetensors is there, left as it is" in capsys.readouterr().out
+    assert "teacher 1, without fold 0 of 3: net.fold0of3.safetensors exists and is kept" in capsys.readouterr().out
 
     asked = iter([False] * 5 + [True])
     monkeypatch.setattr(teacher_logits, "should_stop", lambda: next(asked))
@@ -111,7 +111,7 @@ def test_in_sample_labels_of_a_teacher_that_memorises_say_nothing(capsys: pytest
     assert teacher_logits.main([RECIPE, "--store=inside"]) == 0
     write(near, folds=5)
     assert train_teacher.main([RECIPE]) == 0
-    assert "teacher 0: near.skops is there, left as it is" in capsys.readouterr().out
+    assert "teacher 0: near.skops exists and is kept" in capsys.readouterr().out
     assert teacher_logits.main([RECIPE, "--store=outside"]) == 0
     inside = open_store("inside", split="train")
     agreement = inside.log_probs(range(160), temperature=1.0).argmax(-1) == inside.column("label")
@@ -143,7 +143,7 @@ def test_rows_of_one_content_in_two_folds_are_counted(capsys: pytest.CaptureFixt
     recipe = yaml.safe_load(Path("recipe.yaml").read_text())["transfer_set"] | {"key": "number"}
     fold = fold_of(load_transfer_set(typed(TransferSetConfig, recipe, where="test"), "train").keys, 2)
     apart = 2 * int((fold[::10] != fold[3::10]).sum())
-    line = f"{apart} of 160 training rows have the content of a row of another fold, and another number, which is their key"
+    line = f"{apart} of 160 training rows have the content of a row of another fold under another key (number)"
     assert apart
     assert line in said
     assert teacher_logits.main([*ids, "--store=store"]) == 0

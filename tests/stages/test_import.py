@@ -141,7 +141,7 @@ def test_rows_that_do_not_count_up_to_the_transfer_set(work: Path, capsys: pytes
     assert main(["outputs.npy", "store", "--config=recipe.yaml"]) == 2
     said = capsys.readouterr().err
     assert (
-        "outputs.npy has neither inputs nor keys: its rows are taken to be those of the train split of points" in said
+        "outputs.npy has neither inputs nor keys: it is assumed to have the rows of the train split of points" in said
     )
     assert "has 7 rows of outputs and the train split of points 160" in said
     assert main(["outputs.npy", "store", "--config=recipe.yaml", "--transfer_set.name="]) == 2

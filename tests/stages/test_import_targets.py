@@ -168,7 +168,7 @@ def test_rows_of_a_recipe_with_positions(
     np.savez("f.npz", **{"class.probabilities": p, "box": boxes})  # type: ignore[arg-type]
     assert main("f.npz", "s", "--config=recipe.yaml", "--inputs=embed") == 0
     said = capsys.readouterr().err
-    assert "its rows are taken to be those of the train split of scenes" in said
+    assert "it is assumed to have the rows of the train split of scenes" in said
     store = open_store("s")
     assert [target.encoding.kind for target in store.spec.targets] == ["dense", "values"]
     assert store.only("class").class_names == tuple(scenes.NAMES)

@@ -104,7 +104,7 @@ def test_rows_that_miss_inputs_are_labelled_and_trained_on(case: Case, capsys: p
     assert "null in row 3; fill or filter such rows, or set transfer_set.missing: pass" in capsys.readouterr().err
     config = case.write(missing="pass")
     assert teacher_logits.main([config, "--store=s"]) == 0
-    assert "train: 2 of 50 rows miss an input (transfer_set.missing: pass)" in capsys.readouterr().err
+    assert "train: 2 of 50 rows lack an input (transfer_set.missing: pass)" in capsys.readouterr().err
     case.assert_stored()
     for split in case.values:
         store = open_store(f"s/{split}")
@@ -242,10 +242,13 @@ def test_students_are_told_of_another_preparation(case: Case, capsys: pytest.Cap
     assert teacher_logits.main([case.write(), "--store=s"]) == 0
     for function, line in (
         (FILL.replace("-9 if", "-8 if"), ""),
-        (FILL.replace("np.float32)", "np.float32) / 2"), f"train: {case.module}.fill gives other rows than those that"),
+        (
+            FILL.replace("np.float32)", "np.float32) / 2"),
+            f"train: {case.module}.fill has the same name and arguments as for",
+        ),
         (
             FILL.replace("rows)", "rows, unit=1)"),
-            "train: inputs are prepared otherwise than those that the store's teacher saw",
+            "train: inputs are prepared differently from those that the store's teacher saw",
         ),
     ):
         arguments = {"init_args": {"unit": 2}} if "unit" in function else {}
@@ -254,7 +257,7 @@ def test_students_are_told_of_another_preparation(case: Case, capsys: pytest.Cap
         assert train_student.main([config, "--store=s", f"--out=r{len(line)}"]) == 0
         said = capsys.readouterr().err
         assert line in said
-        assert bool(line) == ("teacher saw" in said)
+        assert bool(line) == ("store's teacher" in said)
 
 
 def test_a_recheck_does_not_use_stale_rows(
@@ -325,7 +328,7 @@ def test_the_cache_is_listed_and_cleared(case: Case, capsys: pytest.CaptureFixtu
     with lock(LocalFolder(root), f"{entry.folder.name}.lock", lambda: None):
         assert cache.main(["--clear"]) == 0
     said = capsys.readouterr()
-    assert f"{entry.folder.name}: left alone, a command is preparing these rows" in said.err
+    assert f"{entry.folder.name}: kept: a command is preparing these rows" in said.err
     assert f"1 entry deleted, {other.bytes:,} bytes" in said.out
     assert cache.main(["--clear"]) == 0
     assert "1 entry deleted" in capsys.readouterr().out

@@ -167,7 +167,7 @@ def test_verify_of_a_part_says_which_shards_it_read(store: Path, capsys: pytest.
     assert verify.main([str(store), "--quick"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert "train: 160 rows, 3 shards (no labels read), 0 problems, digest " in said[1]
-    assert said[-1] == f"{store}: all that can be seen without reading labels is as it was sealed"
+    assert said[-1] == f"{store}: everything that can be checked without reading labels is as it was sealed"
     codes = [verify.main([str(store / "train"), f"--sample={n}/2"]) for n in (1, 2)]
     said = capsys.readouterr().out.splitlines()
     assert codes == [0, 3]
@@ -283,8 +283,10 @@ def test_repair_and_the_same_command_again_restore_the_store(
     said = capsys.readouterr()
     assert "shard 1: " in said.err
     assert f"store/test: nothing to repair, digest {before['test']}" in said.out
-    assert "store/train: unfinished; to be made: shard 1\nnext: the command that made the store, such as " in said.out
-    assert f"it makes this only, and has the digest {before['train']} again" in said.out
+    assert (
+        "store/train: unfinished; to be made: shard 1\nnext: run the command that made the store, such as " in said.out
+    )
+    assert f"it makes only these, and the store has the digest {before['train']} again" in said.out
     assert not (root / "zarr.json").exists()
     assert not (root / "dataset_dict.json").exists()
     assert verify.main(["store"]) == 2
@@ -295,7 +297,7 @@ def test_repair_and_the_same_command_again_restore_the_store(
     kept = {file for file in sound if str(damaged.get(file.parts[1])) != file.name.split(".")[1]}
     assert all(file.stat().st_mtime_ns == sound[file] for file in kept)
     assert verify.main(["store"]) == 0
-    assert "train: store/train/set_aside holds what `repair` set aside, and no reader" in capsys.readouterr().out
+    assert "train: store/train/set_aside holds parts that `repair` set aside; no reader" in capsys.readouterr().out
     assert (root / ("dataset_dict.json" if labels["layout"] == "arrow" else "zarr.json")).exists()
 
 
@@ -376,9 +378,9 @@ def test_repair_of_a_store_whose_manifest_was_deleted_says_so(store: Path, capsy
     (store / "test" / "manifest.json").unlink()
     assert repair.main([str(store / "test")]) == 0
     said = capsys.readouterr().out
-    assert f"{store}/test: what was damaged is set aside in {store}/test/set_aside/1" in said
-    assert "it had no manifest.json, as of a store that is unfinished or whose manifest was deleted; all shards" in said
-    assert f"digest {digest}; where you know the digest that it had, compare" in said
+    assert f"{store}/test: damaged parts are in {store}/test/set_aside/1" in said
+    assert "it had no manifest.json: it was unfinished, or the manifest was deleted. All shards" in said
+    assert f"digest {digest}; if you know its earlier digest, compare" in said
     assert verify.main([str(store / "test")]) == 0
 
 

@@ -116,7 +116,7 @@ def test_a_whole_checkpoint_is_a_teacher_as_it_is(recipe: dict[str, Any], capsys
     del recipe["teacher_training"]
     write(recipe)
     assert train_teacher.main(["--config=recipe.yaml"]) == 0
-    assert f"teacher 0: {TEXT} is there, left as it is" in capsys.readouterr().out
+    assert f"teacher 0: {TEXT} exists and is kept" in capsys.readouterr().out
     assert teacher_logits.main(["--config=recipe.yaml", "store"]) == 0
     turned = dict(zip(range(CLASSES), reversed(NAMES), strict=True))
     checkpoint(Path("turned"), BERT, auto="AutoModelForSequenceClassification", id2label=turned)

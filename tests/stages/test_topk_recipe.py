@@ -296,7 +296,7 @@ def test_teacher_and_tokenizer_are_trained_from_the_texts(work: Path, capsys: py
     assert float(found[1]) < 1.5  # log 300 is 5.7: what follows is mostly said
     assert json.loads(Path("own/tokenizer/tokenizer_config.json").read_text())["eos_token"] == "<|endoftext|>"
     assert train_teacher.main(["--config=recipe.yaml"]) == 0
-    assert "teacher 0: own/0.safetensors is there, left as it is" in capsys.readouterr().out
+    assert "teacher 0: own/0.safetensors exists and is kept" in capsys.readouterr().out
 
 
 def test_the_language_model_recipe_is_what_it_says() -> None:
@@ -352,6 +352,10 @@ def test_the_stored_teacher_is_judged_without_the_transfer_set(
     said = json.loads(captured.out)
     assert said["agreement"] == 1
     assert ("nll" in said) == (inputs == "embed")
-    told = "" if "nll" in said else "store/test holds no tokens (inputs: reference): without the next one no errors"
+    told = (
+        ""
+        if "nll" in said
+        else "store/test holds no tokens (inputs: reference): without the next token there are no errors"
+    )
     assert captured.err.startswith(told)
     assert bool(captured.err) == bool(told)

@@ -40,7 +40,7 @@ def test_members_that_exist_are_left_alone(capsys: pytest.CaptureFixture[str]) -
     capsys.readouterr()
     assert run() == 0
     out = capsys.readouterr().out
-    assert f"teacher 0: {FILES[0]} is there, left as it is" in out
+    assert f"teacher 0: {FILES[0]} exists and is kept" in out
     assert Path(FILES[0]).read_bytes() == b"someone's own"
     assert Path(FILES[1]).read_bytes() == before[1]  # the same seed gives the same weights
 

@@ -26,7 +26,7 @@ def test_a_resume_elsewhere_says_what_differs(
     monkeypatch.setattr(checkpoint, "environment", lambda: here | {"torch": "9.9", "threads": 99})
     runs.run(tmp_path / "run", epochs=2)
     [said] = caplog.messages
-    assert "goes on in another environment, and its last bits may differ: " in said
+    assert "resumes in another environment, and its last bits may differ: " in said
     assert f"threads: {here['threads']} before, 99 now; torch: " in said
     assert '"9.9" now' in said
     assert "processor" not in said

@@ -116,7 +116,7 @@ def test_a_tracker_that_would_end_the_process(tmp_path: Path, caplog: pytest.Log
         sys.exit(1)
 
     assert run(tmp_path / "with", type("Leaving", (Told,), {"scalars": leave})) == run(tmp_path / "without", None)
-    assert "training goes on (SystemExit: 1)" in caplog.text
+    assert "training continues (SystemExit: 1)" in caplog.text
 
 
 @pytest.mark.parametrize("method", ["__init__", "begin", "scalars", "end"])
@@ -124,7 +124,7 @@ def test_a_tracker_that_fails_is_left_out(tmp_path: Path, caplog: pytest.LogCapt
     without = run(tmp_path / "without", None)
     assert run(tmp_path / "with", failing(method)) == without
     who = "a tracker" if method == "__init__" else "Failing"
-    said = f"{who} failed and is told nothing more; training goes on (RuntimeError: no network)"
+    said = f"{who} failed and gets no more numbers; training continues (RuntimeError: no network)"
     assert [record.getMessage() for record in caplog.records] == [said] * 2  # of two students
     assert [each[0] for each in Told.every].count(method) == 2
     logs = [(tmp_path / folder / "a" / "metrics.jsonl").read_text().count("\n") for folder in ("with", "without")]

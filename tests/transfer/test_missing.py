@@ -101,7 +101,7 @@ def test_nulls_reach_the_prepare_function_where_the_recipe_lets_them(gaps: tuple
     rows = load(gaps[0], missing="pass", **settings)
     assert rows.inputs.tolist() == [[1, 10], [-9, 20], [3, -9], [-9, -9]]
     assert rows.key_rule == 2
-    assert rows.notes == ("3 of 4 rows miss an input (transfer_set.missing: pass)",)
+    assert rows.notes == ("3 of 4 rows lack an input (transfer_set.missing: pass)",)
 
 
 def test_rows_without_nulls_keep_their_keys(gaps: tuple[Path, str]) -> None:

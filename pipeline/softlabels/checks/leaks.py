@@ -16,7 +16,7 @@ Keys = NDArray[np.uint8]
 def leaks(splits: Mapping[str, Keys]) -> dict[str, int]:
     """What is repeated within and across splits: rows by `SPLIT` and by `SPLIT in OTHER`, where there are any.
 
-    Across: rows of each split that also stand in an earlier one of train, validation, test, others.
+    Across: rows of each split that are also in an earlier one of train, validation, test, others.
     """
     order = sorted(splits, key=lambda name: (*(name != known for known in ("train", "validation", "test")), name))
     number = np.dtype((np.void, 16))

@@ -144,8 +144,8 @@ class _Encoded(Stores[Store]):
         for split, store in self.rows.items():
             if store.spec.of_tokens and "input" not in store.columns and writers[split].pending:
                 self.watch.say(
-                    f"{split}: the store holds no tokens (inputs: reference), so the next token's exact logit is not kept, and "
-                    "the losses dkd and nkd take it from the tail's shape; a dense store with labels.inputs=embed keeps it"
+                    f"{split}: the store holds no tokens (inputs: reference), so the exact logit of the next token is lost "
+                    "and the losses dkd and nkd take it from the tail's shape; a dense store with labels.inputs=embed keeps it"
                 )
 
     def say_what_was_made(self, split: str, manifest: Manifest) -> None:

@@ -77,7 +77,7 @@ def extend(
     parents = {split: parents[split] for split in rows if split in parents}
     at = {split: _met(parent, rows[split], missing) for split, parent in parents.items()}
     if parents.keys() == rows.keys() and all((each >= 0).all() for each in at.values()):
-        watch.say(f"{source} labels every row of {next(iter(rows.values())).name} already: nothing is made")
+        watch.say(f"{source} already labels every row of {next(iter(rows.values())).name}; nothing was written")
         return {}
     folders = {split: root if single else root.within(split) for split in rows}
     if not single:

@@ -106,7 +106,7 @@ class Filling:
         claims.release_recorded()
         if writer.beaten:
             which = f"{counted(len(writer.beaten), 'shard')} ({some(writer.beaten)})"
-            self._watch.say(f"{split}: {which} another worker had recorded first: computed twice, stored once")
+            self._watch.say(f"{split}: another worker had recorded {which} first: computed twice, stored once")
             writer.beaten.clear()
 
     def _workers(self, split: str) -> int:

@@ -168,7 +168,7 @@ class Survey:
         if k < self.many:
             yield (
                 f"positions have {self.fewest:,} to {self.many:,} entries: the {k:,} largest are stored; a larger --k with "
-                "--broken=skip leaves rows of fewer out"
+                "--broken=skip leaves out rows with fewer"
             )
         off = f"(the tokens before and after: {self.rate(-1):.1%}, {self.rate(1):.1%})"
         yield f"alignment: the next token is among the entries of {self.rate(0):.1%} of the positions {off}"
@@ -176,10 +176,10 @@ class Survey:
             f"mass that the file leaves out at T={known_at:g}: {self.mass / self.positions:.4g} on average, at most "
             f"{self.most:.4g}" + (f"; probabilities sum to up to {1 - self.least:.6g}" if self.least < -1e-6 else "")
         )
-        who = "as it was told" if told else "as its capture takes them"
+        who = "as given" if told else "as for every such capture"
         yield f"temperature applied already: {known_at:g}, {who}; the file does not say it"
-        more = "" if tail == "renormalised" else "; above it tail_bound=true gives an upper bound of the tail's mass"
-        yield f"it serves T={known_at:g} alone, from the {k} largest of {self.classes:,} tokens{more}"
+        more = "" if tail == "renormalised" else "; above that, tail_bound=true gives an upper bound of the tail's mass"
+        yield f"labels are known only at T={known_at:g}, from the {k} largest of {self.classes:,} tokens{more}"
         yield "what storing and sampling lost is unknown: the teacher's own logits are not in the file"
 
 

@@ -127,7 +127,7 @@ def _own_rows(store: Store, watch: Watch) -> Rows:
         return EmbeddedRows(store)
     if store.spec.of_tokens:
         watch.warn(
-            f"{store.path} holds no tokens (inputs: reference): without the next one no errors, NLL, ECE and Brier"
+            f"{store.path} holds no tokens (inputs: reference): without the next token there are no errors, NLL, ECE and Brier"
         )
     return StoredRows(store)
 

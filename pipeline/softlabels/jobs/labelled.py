@@ -157,7 +157,7 @@ class Labelled(Stores[TransferRows], Generic[T]):
                 watch.say(one_line(f"{titled(target.name)}{line}", None))
         if first.sequence is not None and first.sequence.bos:
             begins = f"begins with {first.sequence.bos!r} (transfer_set.sequences.bos)"
-            watch.say(f"every text, and every row that goes on with one, {begins}")
+            watch.say(f"every text, and every row that continues a text, {begins}")
         left = sum(len(writer.pending) for writer in writers.values())
         shards = sum(writer.spec.shards for writer in writers.values())
         need = sum(writer.bytes_left for writer in writers.values())

@@ -128,7 +128,7 @@ def _taken(
     each = sum(batch.seconds for batch in took[1]) / trial
     fits = int(seconds / max(each, 1e-9) / len(every))
     if cut := [split for split, count in wanted.items() if count > max(trial, fits)]:
-        watch.say(f"pilot: fewer rows of {', '.join(cut)}, so that the pass takes about {seconds:.0f} s")
+        watch.say(f"pilot: fewer rows of {', '.join(cut)}, to keep its pass to about {seconds:.0f} s")
     return {split: every[split].take(order[: min(wanted[split], max(trial, fits))]) for split, order in orders.items()}
 
 

@@ -80,7 +80,7 @@ def shown_run(
             )  # fmt: skip
         except SoftLabelsError as error:
             untold = f"{type(error).__name__}: {error}"
-            watch.warn(f"the students of {given.path} are not asked: {error}")
+            watch.warn(f"the report has no outputs of the students of {given.path}: {error}")
     with _blaming_files(run):
         logs, sizes = _logs(run, results), [*_sizes(run, results, said)]
         found = ShownRun(name, results, logs, other, said.split, said.held_out, untold, sizes)
@@ -131,11 +131,11 @@ def _other_store(results: Results, stores: Mapping[str, Store]) -> str:
     if both and all(here[name] == own[name] for name in both):
         return ""
     why = (
-        "it has no split that this store has"
+        "they have no split in common"
         if not both
-        else f"the digest of its split {next(name for name in both if here[name] != own[name])} is another"
+        else f"the digest of split {next(name for name in both if here[name] != own[name])} differs"
     )
-    return f"This run is over another store ({why}). What is shown of it is what the run itself says."
+    return f"This run used another store ({why}). The page shows only what the run itself recorded."
 
 
 def _logs(run: LocalFolder, results: Results) -> dict[str, list[Line]]:

@@ -215,7 +215,7 @@ def _rows(
 ) -> TransferRows | EmbeddedRows:
     if "input" in store.columns:
         if transfer_set is not None:
-            watch.warn(f"{split}: rows and inputs are those in {store.path}; the recipe's transfer_set is not read")
+            watch.warn(f"{split}: rows and inputs come from {store.path}; the recipe's transfer_set is not read")
         return EmbeddedRows(store)
     if transfer_set is None:
         raise ConfigError(
@@ -240,12 +240,12 @@ def _other_preparation(store: Store, rows: TransferRows) -> str:
         renamed({"prepare": each.function, "init_args": plain_json(each)["arguments"]}) for each in (theirs, ours)
     )
     if different := [leaf.said("the teacher's", "here") for leaf in differences(there, here)]:
-        return f"inputs are prepared otherwise than those that the store's teacher saw ({'; '.join(different)})"
+        return f"inputs are prepared differently from those that the store's teacher saw ({'; '.join(different)})"
     same_rows = keys_digest(rows.keys) == store.spec.transfer_set.content_keys
     if same_rows and theirs.sample and theirs.sample != ours.sample:
         return (
-            f"{ours.function} gives other rows than those that the store's teacher saw, by the same name and arguments: it, or "
-            "what it uses, has changed"
+            f"{ours.function} has the same name and arguments as for the store's teacher, but gives other rows: the function, "
+            "or code that it uses, has changed"
         )
     return ""
 

@@ -115,7 +115,7 @@ class Stores(Protocol[Rows]):
                     give_up_plan(first, claims, presence, made)
                     raise
             if not has_waited:
-                self.watch.say(f"waiting for the plan of {first}, which another worker makes; {claims.until_lapse}")
+                self.watch.say(f"waiting for the plan of {first}, which another worker is making; {claims.until_lapse}")
                 has_waited = True
             if self.watch.should_stop():
                 raise Interrupted(f"stopped before {first} was planned", remedy="run the same command again to resume")

@@ -254,13 +254,13 @@ def say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> None
     often = f"every epoch reads about {times:.1f} times its labels; to read them once,"
     if repeats := batches.repeats():
         watch.say(
-            f"{repeats:,} of {len(batches.rows):,} rows to train on repeat the key of an earlier one and have its labels, "
-            f"wherever these stand in {store.path}: {often} label each row once"
+            f"{repeats:,} of {len(batches.rows):,} training rows repeat the key of an earlier row, and have its labels "
+            f"from anywhere in {store.path}: {often} label each row once"
         )
     else:
         watch.say(
             f"the rows of {store.path} are in a different order from those of the transfer set: {often} label the transfer set "
-            "as it is ordered now"
+            "in its present order"
         )
 
 
@@ -276,7 +276,9 @@ def variants_of(training: StudentTraining, train: Split, watch: Watch) -> tuple[
     heads = {variant.label: student_heads(training, variant, train).values() for variant in training.variants}
     soft = [variant for variant in training.variants if any(head.config.is_soft for head in heads[variant.label])]
     if len(soft) < len(training.variants):
-        watch.say("alpha=0 (soft_weight=0) learns from hard labels alone: that student is trained once, as hard")
+        watch.say(
+            "alpha=0 (soft_weight=0) learns from hard labels alone: this student is trained once, as the hard student"
+        )
     return (HARD, *soft)
 
 

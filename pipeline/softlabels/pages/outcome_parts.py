@@ -114,16 +114,16 @@ def _pair_data(store: Store, found: Outcomes) -> dict[str, Any]:
 
 
 def _sure(store: Store, voices: Sequence[str], most: float) -> list[Html]:
-    equal = "of a class is certain, .69 is even odds; shown is the mean over the classes"
+    equal = "of a class is certain, .69 is even odds; the plot has the mean over the classes"
     if store.encoding.target == "softmax":
-        equal = f"is certain, {most:.2f} is {store.classes:,} classes alike"
+        equal = f"is certain, {most:.2f} is {store.classes:,} equal classes"
     about = (
-        f"Entropy in nats: 0 {equal}. A student learns from what lies between. Where nearly all is at the left edge, "
+        f"Entropy in nats: 0 {equal}. A student learns from the values between. If nearly all are at the left edge, "
         "soft labels say little more than hard ones: take a higher temperature."
     )
     top = (
         "Probability of the most probable class. Rows at the right edge are settled; those far to the left are where the "
-        "teacher itself is in doubt, and where a look at the inputs pays."
+        "teacher itself is in doubt, and a look at the inputs pays."
     )
     rows = [
         (name, element("span", data_mean=f"entropy-{at}"), element("span", data_mean=f"top-{at}"))
@@ -157,12 +157,14 @@ def _classes(store: Store, shares: Shares, shown: Sequence[int], unit: str) -> l
         )
         bar = "flags that are 1" if flags else "hard labels"
         said = (
-            f"{none}. A bar is a class's share of {bar}, the dot the teacher's mean probability at the slider's temperature. "
-            "Where dots are far from their bars near T = 1, the teacher's classes are not those of the labels, or it was "
-            "trained on other shares of the classes."
+            f"{none}. A bar is a class's share of {bar}, a dot the teacher's mean probability at the slider's temperature. "
+            "Where dots are far from their bars near T = 1, the teacher numbers the classes differently, or was "
+            "trained on other class shares."
         )
     some = (
-        f" Shown are the {len(shown)} most frequent of {store.classes:,} classes." if len(shown) < store.classes else ""
+        f" The plot has the {len(shown)} most frequent of {store.classes:,} classes."
+        if len(shown) < store.classes
+        else ""
     )
     picture = plot("classes", "Share of each class by hard labels, and the teacher's mean probability")
     return [element("h3", "Classes"), paragraph(said + some), picture]
@@ -172,16 +174,16 @@ def _pairs(store: Store) -> list[Html]:
     if store.encoding.target == "sigmoid":
         title, label = "Classes that come together", "Mean product of two classes' probabilities, by pair"
         said = (
-            "The mean of p_i p_j: in what share of the rows both classes hold, as the teacher sees it. A pair that should "
-            "exclude each other and is here points at wrong labels, or at classes that are one."
+            "The mean of p_i p_j: the share of rows in which, for the teacher, both classes apply. If two classes exclude "
+            "each other, a pair here points to wrong labels, or to two classes that are really one."
         )
     else:
         title, label = "Which classes the teacher confuses", "Mean probability of each class by the most probable class"
         at = store.encoding.near_1
         said = (
             f"Of the rows whose most probable class at T = {at:g} is the one on the left, the mean probability of each other "
-            "class at the slider's temperature. This is what soft labels tell a student beyond the hard label. A pair that has "
-            "nothing in common points at wrong labels, or at classes that are one."
+            "class at the slider's temperature. This is what soft labels tell a student beyond the hard label. A pair with "
+            "nothing in common points to wrong labels, or to two classes that are really one."
         )
     heads = (
         ("both classes", "mean", "")
@@ -189,7 +191,7 @@ def _pairs(store: Store) -> list[Html]:
         else ("most probable", "other", "mean probability", "rows")
     )
     square = plot("square", label) if store.classes <= SQUARE else None
-    most = "" if store.classes <= SQUARE else " Looked at are pairs of much mass at T = 1 and T = 4."
+    most = "" if store.classes <= SQUARE else " The table has pairs with much mass at T = 1 and T = 4."
     body = element("tbody", data_table="pairs")
     rows = element(
         "div",
@@ -211,11 +213,11 @@ def _members(store: Store, found: Outcomes, voices: Sequence[str]) -> list[Html]
     )
     said = (
         f"Share of {alike}, by pair of members. Members that always agree teach no more than one of them; one that agrees with "
-        "none of the others may be broken, or have its classes in another order."
+        "none of the others may be broken, or number the classes differently."
     )
     names = voices[1:]
     rows = [(name, *(f"{share:.3f}" for share in line)) for name, line in zip(names, found.alike.tolist(), strict=True)]
-    cut = f" Shown are the first {len(names)} of {store.members:,} members." if store.members > len(names) else ""
+    cut = f" The table has the first {len(names)} of {store.members:,} members." if store.members > len(names) else ""
     apart = paragraph(
         "Disagreement at the slider's temperature (mean KL of a member to the ensemble): ",
         element("span", data_mean="apart"),

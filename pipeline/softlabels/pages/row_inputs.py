@@ -65,7 +65,7 @@ class NoInputs:
 class EmbeddedInputs:
     """The prepared inputs that a store holds."""
 
-    said = "Inputs are those that the store holds: prepared, as the teacher saw them."
+    said = "Inputs are the prepared ones in the store, as the teacher saw them."
 
     def __init__(self, store: Store) -> None:
         self._store = store

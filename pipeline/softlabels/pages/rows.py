@@ -31,8 +31,8 @@ POSITIONS = 1024  # of a row
 _NAME = 80  # characters of a class's name
 _AT_ONCE = 50  # rows whose inputs are read together
 _WORK, _LESS = 1 << 30, 1 << 27  # probabilities that are computed; fewer where all are decoded
-_MEMORY = "They are fewer where the teacher saw these labels in training: it remembers them."
-_PARTS = "Disagreement and errors of a row are in standard deviations of each output, so that outputs of all units count alike."
+_MEMORY = "If the teacher saw these labels in training, it remembers them, and the list is too short."
+_PARTS = "Disagreement and errors of a row are in standard deviations of each output, so all units count alike."
 _FOLDS = "The teacher labelled each row by a model that did not see it in training."
 
 Ints = NDArray[np.int64]
@@ -83,7 +83,7 @@ def _section(
         own = {"row": row, "inputs": said[number], "error": errors.get(row)}
         data["rows"][number] |= own
     shown_rows = f"{len(rows):,} of {store.rows:,} rows" + f", {data['starts'][-1]:,} positions" * bool(store.positions)
-    said_first = _words(store, found, f"{shown_rows}, taken in turn from these lists: {'; '.join(lists)}", inputs)
+    said_first = _words(store, found, f"{shown_rows}, chosen in turn from these lists: {'; '.join(lists)}", inputs)
     html = joined([*said_first, element("div", class_="rows")])
     return Section(name, title, html, data, "rows")
 

@@ -44,8 +44,8 @@ def _overview(runs: Sequence[ShownRun]) -> Html:
             own = f"{len(scores)} seed{'s' * (len(scores) > 1)}" if name != "ensemble" else ""
             lines.append([run.name, name, f"{by.title} on {view['split']}", cell(scores, by), own])
     said = (
-        "The runs side by side: what each is compared by, mean and standard deviation over its seeds. Runs that were judged on "
-        "other rows do not compare. Choose below which run is shown in full."
+        "The runs side by side: the main score of each, mean and standard deviation over its seeds. Runs that were judged on "
+        "different rows cannot be compared. Choose a run below to see all of it."
     )
     return joined([paragraph(said), table(["run", "model", "measure", "value", ""], lines, numbers=3)])
 
@@ -111,10 +111,10 @@ def _comparison(view: Results, level: str) -> Html:
 def _curves(name: str, curves: Sequence[Any], step: int, level: str) -> Html | None:
     if not curves:
         return None
-    kept = "" if step == 1 else f" Every {step}th epoch is drawn."
+    kept = "" if step == 1 else f" The plots have every {step}th epoch."
     said = (
         "Learning curves: bold is the mean over the seeds, thin is a seed. A validation loss that rises while the training "
-        f"loss falls says that training was long enough. Losses of other settings do not compare.{kept}"
+        f"loss falls says that training was long enough. Losses of different settings cannot be compared.{kept}"
     )
     places = (
         plot(f"{name}-curve-{number}", f"{each['title']} over the epochs, a line a student: {_ends(each)}")
@@ -138,8 +138,8 @@ def _sweep(place: str, sweep: Sequence[Any], view: Results, level: str) -> Html 
     count = len(distilled_students(view))
     bars = "Bars are standard deviations over the seeds. " if len(view["seeds"]) > 1 else ""
     said = (
-        f"The sweep: {count} settings, each a point. {bars}Choose a setting by the validation rows where they are shown: the "
-        "best of several on the rows that judge it looks better than it is. Where bars overlap widely it matters little."
+        f"The sweep: {count} settings, each a point. {bars}Choose a setting by the validation rows if they are shown: the "
+        "best of several looks better than it is on the rows that chose it. If bars overlap widely, the choice matters little."
     )
     places, lines = [], []
     for number, panel in enumerate(sweep):
@@ -175,8 +175,8 @@ def _calibration(place: str, said: HeldOut, level: str) -> Html:
         else f"It is at T = {grid[0]:g} and does not follow the slider."
     )
     text = (
-        "Calibration: of the answers given with some confidence, the share that is right. On the diagonal a model is as often "
-        "right as it says; below it is too sure, above too modest. The students are the best seed of each kind by validation. "
+        "Calibration: the share of right answers at each confidence. On the diagonal a model is right as often as it "
+        "says; below, it is overconfident, above, underconfident. The students are the best seed of each kind by validation. "
         f"{said.labelled:,} labelled of {said.positions:,} on the split {said.split}{of}. {follows}"
     )
     shown = ", ".join(f"{name} {errors[name][start]:.3f}" for name in names)
@@ -207,8 +207,9 @@ def _apart(said: HeldOut, view: Results, rows: str | None, level: str) -> Html |
     cells = [["hard right", shares[both], shares[lost]], ["hard wrong", shares[gained], shares[neither]]]
     error = math.sqrt(max(0.0, gained + lost - (gained - lost) ** 2 / total))
     text = (
-        f"Of {total:,} labelled answers the distilled student has {gained:,} right where the one of hard labels errs, and errs "
-        f"on {lost:,} where that is right: {gained - lost:+,}, standard error {error:.1f} (over rows, one seed of each)."
+        f"Of {total:,} labelled answers the distilled student has {gained:,} right that the hard student has wrong, and "
+        f"{lost:,} wrong that the hard student has right: {gained - lost:+,}, standard error {error:.1f} "
+        "(over rows, one seed of each)."
     )
     names, apart = view.get("class_names"), said.right[:, 1, 0] + said.right[:, 0, 1]
     order = [number for number in apart.argsort(kind="stable")[::-1][:_APART].tolist() if apart[number]]
@@ -229,10 +230,10 @@ def _apart(said: HeldOut, view: Results, rows: str | None, level: str) -> Html |
 
 
 def _classes(place: str, classes: dict[str, Any], view: Results, level: str) -> Html:
-    many = f" The {classes['shown']} of {classes['of']} classes are shown on which it errs most."
+    many = f" The plot has the {classes['shown']} of {classes['of']} classes with the most errors."
     text = (
         "Errors by class: the share of each class's labelled rows that a model gets wrong, mean over the seeds. Classes on "
-        "which the students err far more than the ensemble want more rows or a larger student; where the ensemble errs as "
+        "which the students err far more than the ensemble need more rows or a larger student; if the ensemble errs as "
         f"much, look at the labels.{many if classes['shown'] < classes['of'] else ''}"
     )
     worst = max(classes["points"], key=lambda point: point["wrong"] if point["kind"] != "ensemble" else -1)

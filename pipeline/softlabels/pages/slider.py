@@ -44,7 +44,7 @@ class Slider:
         if not encodings:
             return None
         at = encodings[0].near_1
-        why = f"The labels are known at T = {at:g} alone: they were made of probabilities that were taken at it."
+        why = f"The labels are known only at T = {at:g}: they were made from probabilities at this temperature."
         return cls(least=at, most=at, at=at, fixed=why)
 
     @property
@@ -79,4 +79,6 @@ class Slider:
 def known_at(store: Store) -> str:
     """A sentence where the labels of one target are known at one temperature alone; "" else."""
     at = store.encoding.only_at
-    return "" if at is None else one_line(f"These labels are known at T = {at:g} alone; the slider does not move them.")
+    return (
+        "" if at is None else one_line(f"These labels are known only at T = {at:g}; the slider does not change them.")
+    )

@@ -77,9 +77,7 @@ def lost(store: Store) -> Html:
         said = f"Stored values are off by {found.errors.rmse:.2e} (root mean square), at most by {found.errors.largest:.2e}."
         return paragraph(said)
     if not found.fidelity:
-        return paragraph(
-            "What storing lost was not measured: the labels were made of labels that somebody else had stored."
-        )
+        return paragraph("What storing lost was not measured: the labels come from another tool's stored labels.")
     measured = "KL(exact || stored) in nats against the teacher's own logits, measured when they were written."
     small = "Values far below the KL of a student to its teacher (often .01 and more) do not matter to it."
     rows = [

@@ -36,13 +36,13 @@ def _leaks(stores: Mapping[str, Store]) -> Html:
     """What is said of rows that splits share or repeat."""
     rows = {split: store.rows for split, store in stores.items()}
     if sum(rows.values()) > MOST:
-        return paragraph(f"Rows that stand in two splits, or twice in one, are not counted (more than {MOST:,} rows).")
+        return paragraph(f"Rows that are in two splits, or twice in one, are not counted (more than {MOST:,} rows).")
     if not all(store.near for store in stores.values()):
-        return paragraph("Rows that stand in two splits, or twice in one, are not counted: the store lies far away.")
+        return paragraph("Rows that are in two splits, or twice in one, are not counted: the store is remote.")
     found = leaks({split: np.asarray(store.column("content_key"), np.uint8) for split, store in stores.items()})
     if not found:
         return paragraph("No row is in two splits, or twice in one.")
-    said = "Rows of equal content keys: a student that learnt one has seen the other, and scores on it are too good."
+    said = "Rows with the same content key: a student that learnt one has seen the other, so scores on it are too good."
     return joined([paragraph(said), element("ul", joined(element("li", line) for line in leak_lines(found, rows)))])
 
 

@@ -33,10 +33,10 @@ def value_part(store: Store) -> tuple[Html, dict[str, Any]]:
     shown = range(min(store.classes, _OUTPUTS))
     data = {"kind": "values", "outputs": [{"name": names[d], **_histogram(teacher[:, d], hard[:, d])} for d in shown]}
     where = taken.words if store.positions is None else f"{len(teacher):,} positions of {taken.words}"
-    cut = f" Shown are the first {len(shown)} of {store.classes:,} outputs." if store.classes > len(shown) else ""
+    cut = f" The plots have the first {len(shown)} of {store.classes:,} outputs." if store.classes > len(shown) else ""
     said = (
-        f"How the teacher's outputs, the members' weighted mean, are distributed over {where}, beside the hard values where "
-        f"there are some. Peaks at an end point at clipped outputs; other ranges than the hard values' at other units.{cut}"
+        f"How the teacher's outputs, the members' weighted mean, are distributed over {where}, beside the hard values if "
+        f"there are any. Peaks at an end point to clipped outputs; a range unlike the hard values' points to other units.{cut}"
     )
     apart = (
         "RMSE is the teacher's error against the hard values, in the output's units; compare it with their standard deviation, "

@@ -82,11 +82,11 @@ def select(store: Store, *, rounds: int = 30, bags: int = 20) -> tuple[NDArray[n
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print the weights beside the members, and what they bring."""
+    """Print each member with its weight, and the scores."""
     parser = argparse.ArgumentParser(prog="selection", description="weights of an ensemble's members, by hard labels")
     parser.add_argument("store", type=Path, help="the store of a split, such as stores/mine/validation")
-    parser.add_argument("--rounds", type=int, default=30, help="how many members are added, one after the other")
-    parser.add_argument("--bags", type=int, default=20, help="draws of the rows for each of which this is done")
+    parser.add_argument("--rounds", type=int, default=30, help="how many members are added, one after another")
+    parser.add_argument("--bags", type=int, default=20, help="how many draws of the rows the weights are averaged over")
     given = parser.parse_args(words)
     try:
         store = open_store(given.store)
@@ -96,7 +96,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return error.exit_code
     for number, (member, weight) in enumerate(zip(store.spec.teacher.members, weights, strict=True)):
         print(f"member {number} ({member.model}): Brier {scores[number]:.4f}, weight {weight}")
-    print(f"all alike: Brier {scores[-2]:.4f}; with these weights: {scores[-1]:.4f}")
+    print(f"equal weights: Brier {scores[-2]:.4f}; with these weights: {scores[-1]:.4f}")
     return 0
 
 

@@ -45,8 +45,8 @@ def _far_off(label: str, runs: Sequence[Scores]) -> str:
     if not found or fmean(found) >= 0:
         return ""
     return (
-        f"the student {label} is farther from the teacher's values than their mean is (R2 {fmean(found):.3g}): "
-        "train for longer, or scale values to sizes around 1"
+        f"the student {label} is farther from the teacher's values than a constant, their mean (R2 {fmean(found):.3g}): "
+        "train longer, or scale values to about 1"
     )
 
 

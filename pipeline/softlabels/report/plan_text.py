@@ -83,7 +83,7 @@ def _teacher(plan: Plan) -> Iterator[str]:
         if scores is not None:
             yield f"{what}{f' ({split})' if what == 'held out' else ''}: {_scores(scores)}"
     if plan.teacher.held_out is None:
-        yield "no split is held out, so how good it is on new rows is not known"
+        yield "no split is held out, so its scores on new rows are not known"
 
 
 def _scores(scores: Mapping[str, Any]) -> str:
@@ -102,7 +102,7 @@ def _scores(scores: Mapping[str, Any]) -> str:
 def _flatness(plan: Plan) -> Iterator[str | Table]:
     found = plan.flatness
     if found is None:
-        yield "not measured: these are no distributions whose logits are known"
+        yield "not measured: the outputs are not distributions with known logits"
         return
     cells = [
         (
@@ -130,7 +130,7 @@ def _sizes(plan: Plan) -> Iterator[str | Table]:
         cells.append((marked, *(amount(each.bytes) for each in own), *known))
     yield (Table(("", *layouts, *(f"mean KL, T = {t}" for t in _SHOWN)), tuple(cells)))
     yield f"* take {plan.encoding}: {plan.encoding_why}"
-    yield f"free at {one_line(plan.place, None)}: {'nobody knows' if plan.room is None else amount(plan.room)}"
+    yield f"free at {one_line(plan.place, None)}: {'unknown' if plan.room is None else amount(plan.room)}"
 
 
 def _pass(plan: Plan) -> Iterator[str]:
@@ -153,8 +153,8 @@ def _gain(plan: Plan) -> Iterator[str]:
     both = f"hard {gain.hard:.4g}, distilled {gain.distilled:.4g}"
     yield f"{gain.measure}: {both}; gain {gain.interval.estimate:.4g}, {low:.4g} to {high:.4g}"
     yield (
-        "that is the mean over the groups, two standard errors either way, of students of so few rows; of those of all rows it "
-        "says only whether there is something to learn"
+        "the interval is the mean over the groups ± two standard errors, for students of so few rows; for students of all rows "
+        "it says only whether there is something to learn"
     )
     own, *_ = gain.temperatures
     shown = ", ".join(f"{t}: {value:.4g}" for t, value in gain.temperatures.items())

@@ -82,7 +82,7 @@ def _against(plan: Plan) -> Iterator[str]:
     elif isinstance(plan.gain, Gain) and not plan.gain.interval.is_above:
         yield "the pilot does not show that students gain (the interval holds 0): take more rows (--rows)"
     if LONG < plan.seconds.high > 1.01 * FACTOR**2 * plan.seconds.low:
-        yield "the pilot's batches took so different times that the pass is not known to a factor of 2: take more rows (--rows)"
+        yield "the times of the pilot's batches vary too much to know the pass to a factor of 2: take more rows (--rows)"
 
 
 def _not_known(plan: Plan, served: bool, ragged: bool) -> Iterator[str]:
@@ -94,16 +94,16 @@ def _not_known(plan: Plan, served: bool, ragged: bool) -> Iterator[str]:
             if train - held_out > max(REMEMBERED, 2 * _error(plan)):
                 apart += ", which looks like memory"
         yield (
-            f"whether the teacher was trained on these rows{apart}: what labels out of fold (teacher.folds) would be like is "
-            "not known without them"
+            f"whether the teacher was trained on these rows{apart}: without folds (teacher.folds) "
+            "nothing is known about labels out of fold"
         )
     if isinstance(plan.gain, Gain):
         yield (
-            f"what students gain on all rows: those of the pilot saw {plan.gain.rows:,} rows each, for {plan.gain.epochs:,} "
-            "epochs, and a gain usually shrinks as hard labels grow in number"
+            f"what students gain on all rows: the pilot's students saw {plan.gain.rows:,} rows each, for {plan.gain.epochs:,} "
+            "epochs, and the gain usually shrinks with more hard labels"
         )
     if served:
-        yield "the rate of a server under another load than now"
+        yield "the rate of the server under another load"
     if ragged:
-        yield "the share of padding in rows that the pilot did not draw"
-    yield "the rate of this machine at another hour, beside other work"
+        yield "the share of padding in rows outside the pilot"
+    yield "the rate of this machine at another time, with other work"

@@ -136,7 +136,7 @@ def load_checkpoint(
         )
     changed = [leaf.said("before", "now") for leaf in differences(whole["environment"], _environment(sharing, sharded))]
     if changed and ranks.rank == 0:
-        _log.warning("%s goes on in another environment, and its last bits may differ: %s", folder, "; ".join(changed))
+        _log.warning("%s resumes in another environment, and its last bits may differ: %s", folder, "; ".join(changed))
     drawn = [whole["rng"], *whole.get("ranks", [])]
     set_rng_state(drawn[ranks.rank] if len(drawn) == ranks.world else rng_of_rank(drawn[0], ranks.rank))
     return whole["state"], number

@@ -110,5 +110,5 @@ class Tolerated:
         except (Exception, SystemExit) as error:
             who = "a tracker" if self._tracker is None else type(self._tracker).__name__
             why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            _log.warning("%s failed and is told nothing more; training goes on (%s)", who, why)
+            _log.warning("%s failed and gets no more numbers; training continues (%s)", who, why)
             self._tracker = None

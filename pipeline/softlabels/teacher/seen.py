@@ -68,8 +68,8 @@ def repeats_line(rows: TransferRows, folds: int, among: NDArray[np.bool_] | None
     if not count:
         return ""
     return (
-        f"{count:,} of {len(at):,} training rows have the content of a row of another fold, and another {rows.key}, which is "
-        "their key: models that saw the one label the other; leave transfer_set.key out, or keep one row of each content"
+        f"{count:,} of {len(at):,} training rows have the content of a row of another fold under another key ({rows.key}): "
+        "models that saw one of them label the other; leave transfer_set.key out, or keep one row of each content"
     )
 
 

@@ -249,13 +249,13 @@ def _notes(source: Source, facts: Mapping[str, Any]) -> Iterator[str]:
     if source.text_by is not None:
         ways = " and ".join(way for way in ("line", "paragraph", "document") if way != source.text_by)
         yield (
-            f"text files, {source.rows:,} texts: each {source.text_by} is one "
-            f"(transfer_set.sample_by: {source.text_by}; {ways} are the other ways)"
+            f"text files, {source.rows:,} texts: each {source.text_by} is one row "
+            f"(transfer_set.sample_by: {source.text_by}; other choices: {ways})"
         )
     if facts.get("empty"):
         yield f"{facts['empty']:,} of {source.rows:,} texts have no tokens and are left out"
     if facts.get("missing"):
-        yield f"{facts['missing']:,} of {source.rows:,} rows miss an input (transfer_set.missing: pass)"
+        yield f"{facts['missing']:,} of {source.rows:,} rows lack an input (transfer_set.missing: pass)"
 
 
 def _require_one_kind(config: TransferSetConfig, split: str, kinds: list[Kinds], root: Path) -> None:
