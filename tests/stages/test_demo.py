@@ -30,7 +30,7 @@ def test_the_demo_ends_by_naming_the_report_and_what_to_do_next(
     assert demo.main(["--out=mine"]) == 0
     *_, report, following = capsys.readouterr().out.splitlines()
     assert (tmp_path / report.removeprefix("report: ")).is_file()
-    assert "your own data: change mine/table.yaml (tables), mine/text.yaml for texts" in following
+    assert "your own data: change mine/table.yaml (tables), mine/text.yaml (texts)" in following
     assert load("mine/table.yaml") == load("table")
     assert load("mine/text.yaml") == load("text")
     assert Path.cwd() == tmp_path

@@ -52,9 +52,7 @@ def test_parts_are_done_one_by_one_and_what_is_whole_is_sealed_without_the_teach
     out = capsys.readouterr().out
     assert "train: this part is done; of 10 shards 5 are missing (1, 3, 5, 7, 9, of parts 1/2); the worker" in out
     assert out.count(" is done; ") == 3
-    last = (
-        r"not sealed yet: store \(other parts are missing; the last one seals the store, or: \S*softlabels teacher-logits .*"
-    )
+    last = r"not sealed yet: store \(other parts are missing; the last one seals the store, or: \S*softlabels teacher-logits .*"
     assert re.fullmatch(last, out.splitlines()[-1])
     assert teacher_logits.main([RECIPE, "--store=store", "--seal"]) == 2
     assert "UnsealedStore: store/test still lacks shards 0, 2, 4; write them, then seal" in capsys.readouterr().err
