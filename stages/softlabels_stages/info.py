@@ -50,9 +50,7 @@ def _shared(folders: Mapping[str, Files], described: dict[str, dict[str, Any]]) 
     """The rows that the sealed splits share or repeat, told apart by content key; each split's own go into its facts."""
     sealed = {split: folder for split, folder in folders.items() if described[split]["sealed"]}
     near = all(folder.near for folder in sealed.values())
-    found = (
-        shared(sealed) if near else Shared(unknown="rows that splits share are not counted: the store lies far away")
-    )
+    found = shared(sealed) if near else Shared(unknown="rows that splits share are not counted: the store is remote")
     for split, facts in described.items():
         of = {
             name.partition(" in ")[2]: rows for name, rows in found.found.items() if name.partition(" in ")[0] == split

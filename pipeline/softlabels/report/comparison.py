@@ -178,8 +178,8 @@ def _statements_of_sweep(results: Results) -> list[str]:
         lines.append(f"validation {by.title} {verb} of {counts} {judged(results)[1]} with a hard label")
     if swept:
         lines.append(
-            f"the best of {len(distilled)} settings on this split is chosen with the rows that judge it: choose by the "
-            f"validation {by.title}, or judge the choice on other rows"
+            f"the best of {len(distilled)} settings on this split looks better than it is, since these rows chose it: choose "
+            f"by the validation {by.title}, or judge the choice on other rows"
         )
     return lines
 

@@ -186,11 +186,11 @@ def _training(results: Results, recipe: Recipe, stores: Mapping[str, Manifest]) 
             for split, manifest in stores.items()
         ),
         *(f"- {escaped(student['label'])}: {_settings(student)}" for student in results["students"][:_SHOWN]),
-        f"- Seeds: {', '.join(map(str, results['seeds']))}: a student each, of every kind above",
+        f"- Seeds: {', '.join(map(str, results['seeds']))}: one student per seed and kind",
         *(f"- {key}: {_object(training[key])}" for key in ("optimizer", "scheduler") if training.get(key)),
         f"- {'; '.join(f'{said} {escaped(value)}' for said, value in given.items())}",
         f"- {_order(results.get('order'))}",
-        "- Everything, to repeat it: `config.yaml`",
+        "- All settings, to repeat the run: `config.yaml`",
     ]
     return "\n".join(lines)
 
@@ -267,13 +267,13 @@ def _by_class(results: Results) -> str:
 def _files(pictures: Sequence[str], folders: Sequence[str], *, is_pruned: bool) -> str:
     shown = ", ".join(f"`{name}`" for name in folders[:_SHOWN]) + (", ..." if len(folders) > _SHOWN else "")
     lines = [
-        "- `config.yaml`: the recipe that repeats the run. It names classes, and a class is code: of a run that was made "
-        "elsewhere, softlabels imports its own and no other, unless `--trust` is given. Read the file before you give it",
-        "- `run.json`: settings and store digests that tell the run from others",
+        "- `config.yaml`: the recipe that repeats the run. It names classes, and a class is code. From a run that was "
+        "made elsewhere, softlabels imports only its own classes, unless you give `--trust`. Read the file first",
+        "- `run.json`: settings and store digests that identify the run",
         "- `results.json`, `results.md`: every score of every student",
         *([f"- {', '.join(f'`{picture}`' for picture in pictures)}: the same as pictures"] if pictures else []),
         *(["- `rounds`: a training run a round, and the masks that it trained under"] if is_pruned else []),
-        "- `checkpoint.pt`: only to go on with training; leave it out when you hand the run on",
+        "- `checkpoint.pt`: only for resuming; leave it out when you share the run",
         f"- a folder a student ({shown}):",
         "  - `weights.safetensors`: its weights, data without code",
         "  - `metrics.jsonl`, `tensorboard/`: its curves",
@@ -299,7 +299,7 @@ def _limits(results: Results, first: Manifest) -> str:
     if len(results["seeds"]) > 1:
         lines.append("- The spread over seeds is that of first weights and dropout, not of other training rows")
     else:
-        lines.append("- One seed: nothing is known of the spread")
+        lines.append("- One seed: the spread is not known")
     if hard_student(results) is None:
         lines.append("- No student was trained with hard labels only: what distilling added is not known")
     for name in views(results):

@@ -35,7 +35,7 @@ def loading(results: Results, recipe: Recipe, folders: Sequence[str], prepare: O
     auto = AUTO.get(student["class_path"])
     if auto and "model" in (student.get("init_args") or {}):  # whoever receives the run may not have that checkpoint
         return (
-            f"`softlabels export {folder} --formats=hf` writes a folder that stands for itself:\n\n```python\n"
+            f"`softlabels export {folder} --formats=hf` writes a folder that needs no softlabels:\n\n```python\n"
             f"import transformers\n\nmodel = transformers.{auto}.from_pretrained({f'{folder}/hf'!r})\n```\n\n"
             + _inputs(recipe, prepare, inputs)
         )
@@ -54,7 +54,7 @@ def loading(results: Results, recipe: Recipe, folders: Sequence[str], prepare: O
     return (
         f"With `softlabels` installed, in this folder (PyTorch; `student(torch.from_numpy(inputs))` gives {gives}):\n\n"
         f"```python\n{ours}\n```\n\n{_inputs(recipe, prepare, inputs)}\n\n"
-        f"With nothing of ours, once `softlabels export {folder}` has written the file and checked it against the student:\n\n"
+        f"Without softlabels, after `softlabels export {folder}` has written the file and checked it against the student:\n\n"
         f"```python\n{onnx}\n```"
     )
 
@@ -66,10 +66,10 @@ def _inputs(recipe: Recipe, prepare: ObjectSpec, inputs: Shape | None) -> str:
         what += f" are {one_line(inputs[0])}, of shape ({', '.join(['rows', *map(str, inputs[1])])})"
     parts = prepare.class_path.split(".")
     if len(parts) < 2 or not all(part.isidentifier() and part.isascii() for part in parts):
-        return f"{what}; nothing says how they are made of raw rows."
+        return f"{what}; the run does not say how they are made from raw rows."
     module, name = ".".join(parts[:-1]), parts[-1]
     columns = ", ".join(map(str, (recipe.get("transfer_set") or {}).get("inputs") or ())) or "the inputs"
     given = without_folders(dict(prepare.init_args))
     arguments = f", **{one_line(repr(given), None)}" if given else ""
     code = f"from {module} import {name}\n\ninputs = {name}(rows{arguments})  # rows: a list of {one_line(columns)}, one a row"
-    return f"{what}, made of raw rows by the recipe's prepare function:\n\n```python\n{code}\n```"
+    return f"{what}, made from raw rows by the recipe's prepare function:\n\n```python\n{code}\n```"

@@ -172,11 +172,11 @@ def as_days(name: str, values: Sequence[Value]) -> NDArray[np.float64]:
     values = [None if isinstance(value, float) and math.isnan(value) else value for value in values]  # as pandas has it
     for value in values:
         if value is not None and not (isinstance(value, str) and _DATE.fullmatch(value)):
-            raise _refused(name, f"holds {value!r}, which is no date such as 2024-05-31 or 2024-05-31 18:30:00")
+            raise _refused(name, f"holds {value!r}, which is not a date such as 2024-05-31 or 2024-05-31 18:30:00")
     try:
         found = np.array([value and str(value)[:26] for value in values], "datetime64[us]")
     except ValueError as error:
-        raise _refused(name, f"holds a day that there is not ({error})") from error
+        raise _refused(name, f"holds an impossible day ({error})") from error
     return np.asarray((found - np.datetime64(0, "us")) / _DAY, np.float64)
 
 
@@ -192,5 +192,5 @@ def as_names(name: str, values: Sequence[Value]) -> list[Any]:
 def _refused(name: str, what: str) -> TransferSetError:
     return TransferSetError(
         f"input column {name!r} {what}",
-        remedy="mend or filter such rows, or leave the column out of transfer_set.inputs",
+        remedy="correct or filter such rows, or leave the column out of transfer_set.inputs",
     )
