@@ -1,5 +1,5 @@
-"""Reports of texts and of a language model in Chromium: what is read is what was labelled, bars are the store's probabilities, the
-hard label of a token is the next one.
+"""Reports of texts and of a language model in Chromium: what is read is what was labelled, bars are the store's probabilities,
+the hard label of a token is the next one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def test_texts_are_read_found_and_walked_through(topics: Made, tabs: Tabs) -> None:
-    store, config, path = topics
+    store, _, path = topics
     tab = tabs.open(path)
     own = texts.paragraphs()
     read = """all => Object.fromEntries(all.map((row) => [row.dataset.row, row.querySelector(".text").textContent]))"""
@@ -74,7 +74,11 @@ def test_a_token_says_what_comes_next(tokens: Made, tabs: Tabs) -> None:
     own = {bytes(key): row for key, row in zip(load_transfer_set(config, "test").keys, rows, strict=True)}
     ids = np.stack([own[bytes(key)][0] for key in store.column("content_key")])
     said = inputs_of(store, config, "test").of(np.arange(store.rows))
-    words = {token: word for row, each in zip(ids, said, strict=True) for token, word in zip(row, each[0]["tokens"])}
+    words = {
+        token: word
+        for row, each in zip(ids, said, strict=True)
+        for token, word in zip(row, each[0]["tokens"], strict=False)
+    }
     kept = store.gather("top_class", np.arange(store.rows)).astype(np.int64)
     hard = "(row) => Number(row.querySelector('.bar-class.hard [data-who=ensemble]').dataset.class)"
     for size in (DESKTOP, PHONE):

@@ -1,5 +1,5 @@
-"""Stores of texts and of tokens, made by the real code from the words of our own pages: a teacher of two members that counts words
-labels the texts, one with random weights the tokens.
+"""Stores of texts and of tokens, made by the real code from the words of our own pages: a teacher of two members that counts
+words labels the texts, one with random weights the tokens.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def config(folder: Path, **settings: object) -> TransferSetConfig:
     """A transfer set of these paragraphs, one split."""
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({"text": paragraphs()}), folder / "test.parquet")
-    given = {"prepare": ObjectSpec(f"{__name__}.counts")} if not settings else settings
+    given = settings or {"prepare": ObjectSpec(f"{__name__}.counts")}
     return TransferSetConfig(
         name="pages",
         source=str(folder),
