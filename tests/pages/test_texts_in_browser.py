@@ -4,6 +4,7 @@ the hard label of a token is the next one.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,13 @@ import pytest
 
 from softlabels import load_transfer_set
 from softlabels.pages.row_inputs import inputs_of
+from softlabels.pages.slider import Slider
+from softlabels.pages.store_section import store_sections
+from softlabels.recipes.tokenizer import ensure_tokenizer
+from softlabels.recipes.tokenizer_config import TokenizerConfig
 from softlabels.store import Store
 from softlabels.transfer import TransferSetConfig
+from softlabels.transfer.sequences import open_tokenization
 from tests.pages import texts
 from tests.pages.browser import DESKTOP, PHONE, Tabs, too_wide
 from tests.pages.test_rows_browser import set_temperature, shown, write
@@ -55,11 +61,9 @@ def test_texts_are_read_found_and_walked_through(topics: Made, tabs: Tabs) -> No
         assert too_wide(tab) == []
     tab.evaluate("document.activeElement.blur()")
     tab.keyboard.press("/")
-    tab.keyboard.type("Checkpoint")  # in any case
+    tab.keyboard.type("Royalty")  # in any case
     found = shown(tab, "#rows-0")
-    assert {each["row"] for each in found} == {
-        row for row, text in enumerate(own) if "checkpoint" in text[:600].lower()
-    }
+    assert {each["row"] for each in found} == {row for row, text in enumerate(own) if "royalty" in text[:600].lower()}
     tab.evaluate("document.activeElement.blur()")
     for key, place in (("j", 0), ("j", 1), ("k", 0)):
         tab.keyboard.press(key)
@@ -96,16 +100,47 @@ def test_a_token_says_what_comes_next(tokens: Made, tabs: Tabs) -> None:
                     assert value == pytest.approx(want, abs=1e-3)
                 following = int(ids[each["row"], at + 1])
                 assert row.evaluate(hard) == following
+                assert row.locator(".bar-class.hard bdi").inner_text() == blanks_drawn(words[following])
                 largest = kept[each["row"], at, 0][np.argsort(-of_row[at][kept[each["row"], at, 0]])[:8]]
                 assert {*bars} == {-1, following, *largest.tolist()}
                 described = row.locator("p.quiet").first.inner_text()
                 assert described.endswith(f"which is “{words[following].strip()}”")
         assert too_wide(tab) == []
-        row = tab.locator("#rows-0 .row").first
-        before = shown(tab, "#rows-0")[0]["position"]
-        row.locator("[role=listbox]").focus()
+        [before] = [each["position"] for each in shown(tab, "#rows-0") if each["row"] == 0]
+        tab.locator("#rows-0 .row[data-row='0'] [role=listbox]").focus()
         tab.keyboard.press("ArrowLeft" if before else "ArrowRight")
-        assert shown(tab, "#rows-0")[0]["position"] == (before - 1 if before else 1)
+        [after] = [each["position"] for each in shown(tab, "#rows-0") if each["row"] == 0]
+        assert after == (before - 1 if before else 1)
+
+
+def blanks_drawn(token: str) -> str:
+    return token.replace(" ", "␣").replace("\n", "↵")
+
+
+def test_classes_are_called_by_their_tokens(tokens: Made) -> None:
+    """In the store's section; by their numbers without the recipe, or with one of another tokenizer."""
+    store, config, _ = tokens
+    assert config.sequences is not None
+    words = open_tokenization(config.sequences).tokenizer
+    slider = Slider.of([store])
+    data = store_sections({"test": store}, slider, config)[0].data["targets"][0]["pairs"]
+    every = [(token, words.decode([token])) for token in data["ids"]]
+    whole = [(token, word) for token, word in every if word.isprintable() and "\ufffd" not in word]
+    assert len(whole) > 20
+    named = dict(zip(data["ids"], data["names"], strict=True))
+    assert [named[token] for token, _ in whole] == [blanks_drawn(word) for _, word in whole]
+    assert all(named[token] == f"token {token}" for token, word in every if "\ufffd" in word)
+    other = write_tokenizer(Path(config.sequences.tokenizer).parent / "other")
+    for transfer in (None, replace(config, sequences=replace(config.sequences, tokenizer=str(other)))):
+        data = store_sections({"test": store}, slider, transfer)[0].data["targets"][0]["pairs"]
+        assert data["names"] == [*map(str, data["ids"])]
+
+
+def write_tokenizer(folder: Path) -> Path:
+    """One of fewer tokens."""
+    whole = texts.config(folder / "texts", sequences=texts.SequencesConfig(str(folder / "tokenizer"), texts.LENGTH))
+    ensure_tokenizer(TokenizerConfig(kind="bpe", vocab_size=300, max_length=texts.LENGTH), whole, split="test")
+    return folder / "tokenizer"
 
 
 def test_what_follows_a_token(tokens: Made) -> None:

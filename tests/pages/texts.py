@@ -1,4 +1,4 @@
-"""Stores of texts and of tokens, made by the real code from the words of our own pages: a teacher of two members that counts
+"""Stores of texts and of tokens, made by the real code from our own words: a teacher of two members that counts
 words labels the texts, one with random weights the tokens.
 """
 
@@ -19,16 +19,16 @@ from softlabels.recipes.tokenizer_config import TokenizerConfig
 from softlabels.store import Store
 from softlabels.transfer.config import SequencesConfig
 
-DOCS = Path(__file__).parent.parent.parent / "docs"
-TOPICS = {"store": "shard", "student": "epoch", "temperature": "softmax", "report": "page"}
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [ROOT / "LICENSE", *sorted(ROOT.glob("docs/decisions/000*.md"))]
+TOPICS = {"work": "contribut", "licence": "grant", "patent": "claim", "notice": "copyright"}
 TOKENS, LENGTH = 3000, 24
 
 
 def paragraphs() -> list[str]:
-    """Texts of some words, from pages that lie beside the code."""
-    pages = (DOCS / f"{name}.md" for name in ("report", "reliability", "training", "format", "losses", "runs"))
-    parts = [part for page in pages for part in page.read_text(encoding="utf-8").split("\n\n")]
-    return [*dict.fromkeys(" ".join(part.split())[:700] for part in parts if len(part) > 80)]
+    """Texts that nobody changes: the licence, and old decisions."""
+    parts = (" ".join(part.split()) for page in PAGES for part in page.read_text(encoding="utf-8").split("\n\n"))
+    return [*dict.fromkeys(part for part in parts if len(part) > 40)]
 
 
 def config(folder: Path, **settings: object) -> TransferSetConfig:
