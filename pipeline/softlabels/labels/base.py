@@ -21,7 +21,7 @@ from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import ArrayLike, NDArray
 
 from softlabels.errors import ConfigError
-from softlabels.labels.asked import Gap, Summary
+from softlabels.labels.asked import Gap, KeptProbabilities, Summary
 from softlabels.labels.ensemble import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
@@ -313,13 +313,27 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         return np.take_along_axis(ids, order, axis=-1), np.take_along_axis(found, order, axis=-1)
 
     def summary(
-        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperatures: Sequence[float],
-        ids: NDArray[np.int64], others: Sequence[NDArray[np.floating]] = (),
-    ) -> Summary | None:  # fmt: skip
-        """What is asked of columns (N, 1, ...) of one member without all its distributions; None where these are as good.
+        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, weights: NDArray[np.float64],
+        temperatures: Sequence[float], ids: NDArray[np.int64], others: Sequence[NDArray[np.floating]] = (),
+    ) -> Summary:  # fmt: skip
+        """What is asked of a softmax's columns (N, M, ...) at many temperatures at once, without all its distributions.
 
         Args:
+            weights: (M,) that sum to 1, of the members' arithmetic mean.
             temperatures: (J,). ids: (N, k) classes, -1 for none. others: logits (N, C) of each of S others, all finite.
+        """
+        raise NotImplementedError(self.kind)
+
+    def summary_numbers(self, classes: int, members: int) -> int:
+        """How many numbers a `summary` computes of a position at a temperature."""
+        return classes * members
+
+    def kept_probabilities(
+        self, columns: Columns, classes: int, weights: NDArray[np.float64], *, temperature: float,
+        labels: NDArray[np.int64] | None = None,
+    ) -> KeptProbabilities | None:  # fmt: skip
+        """The members' mean probabilities of the classes that columns (n, M, ...) keep by themselves, and first of hard labels
+        (n,), where they are given, all of classes; None where every class is kept.
         """
         return None
 

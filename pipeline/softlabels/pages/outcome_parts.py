@@ -7,7 +7,7 @@ W voices, J temperatures, S stops, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,8 @@ Part = tuple[Html, dict[str, Any]]
 def outcome_part(store: Store, slider: Slider) -> Part:
     """Markup and numbers of a store of one softmax or sigmoid target."""
     nodes = len(temperatures(store.encoding, store.classes))
-    most = min(MOST, max(1, _EVALUATIONS // (nodes * store.members * store.classes)))
+    numbers_each = store.encoding.summary_numbers(store.classes, store.members)
+    most = min(MOST, max(1, _EVALUATIONS // (nodes * numbers_each)))
     rows = most if store.positions is None else max(_LEAST_ROWS, most // store.positions)
     taken = sample(store, rows)
     found = outcomes(store, lambda: (columns for _, _, columns in positions(store, taken, most)))
@@ -73,9 +74,10 @@ def outcome_part(store: Store, slider: Slider) -> Part:
     return joined(html), data
 
 
-def names_of(store: Store) -> list[str]:
-    """Of the classes, or their numbers."""
-    return [one_line(name, 60) for name in store.class_names or map(str, range(store.classes))]
+def names_of(store: Store, classes: Iterable[int]) -> list[str]:
+    """Of some classes, or their numbers."""
+    known = store.class_names
+    return [one_line(known[number], 60) if known else str(number) for number in classes]
 
 
 def _voices(store: Store, found: Outcomes) -> list[str]:
@@ -92,20 +94,20 @@ def _shown_classes(found: Outcomes, shares: Shares) -> list[int]:
 
 
 def _class_data(store: Store, found: Outcomes, shares: Shares, shown: Sequence[int]) -> dict[str, Any]:
-    names, known = names_of(store), np.maximum(shares.known, 1)
+    known = np.maximum(shares.known, 1)
     hard = (shares.counts / known)[[*shown]].astype(np.float32)
     return {
-        "names": [names[number] for number in shown],
+        "names": names_of(store, shown),
         "hard": numbers(hard) if shares.labelled else None,
         "mass": numbers(found.mass[:, shown].astype(np.float32)),
     }
 
 
 def _pair_data(store: Store, found: Outcomes) -> dict[str, Any]:
-    names, used = names_of(store), np.unique(found.pairs)
+    used = np.unique(found.pairs)
     return {
         "ids": used.tolist(),
-        "names": [names[number] for number in used],
+        "names": names_of(store, used.tolist()),
         "pairs": numbers(found.pairs.astype(np.int32)),
         "joint": numbers(found.joint.astype(np.float32)),
         "tops": numbers(found.tops[used].astype(np.int32)),
