@@ -97,7 +97,7 @@ def test_probabilities_of_kept_classes(rng: np.random.Generator, kind: str, memb
     assert found is not None
     own = distributions(encoding, columns, basis, 1.0)
     kept = np.zeros(own.shape, np.bool_)
-    np.put_along_axis(kept, columns["top_class"].astype(np.int64), True, axis=2)  # noqa: FBT003 (a value)
+    np.put_along_axis(kept, columns["top_class"].astype(np.int64), True, axis=2)
     mass = np.where(kept, 0.0, own).sum(axis=2)
     even = np.where(kept, own, (mass / (CLASSES - 9))[:, :, None])  # the tail is one number
     mean = np.einsum("m,nmc->nc", weights, even)

@@ -18,7 +18,7 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 
 from softlabels.labels.asked import Gap, Summary
-from softlabels.labels.base import Columns, ColumnShape, Encoded, EncodingBase
+from softlabels.labels.base import Basis, Columns, ColumnShape, Encoded, EncodingBase, Floats, Ints
 from softlabels.labels.compare import dense_gap
 from softlabels.labels.ensemble import largest_class
 from softlabels.labels.one_column import column_code
@@ -83,8 +83,8 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
         return largest_class(logits, weights)
 
     def summary(
-        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, weights: NDArray[np.float64],
-        temperatures: Sequence[float], ids: NDArray[np.int64], others: Sequence[NDArray[np.floating]] = (),
+        self, columns: Columns, classes: int, basis: Basis, *, weights: Floats, temperatures: Sequence[float], ids: Ints,
+        others: Sequence[NDArray[np.floating]] = (),
     ) -> Summary:  # fmt: skip
         from softlabels.labels.dense_summary import dense_summary
 

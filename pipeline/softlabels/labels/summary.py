@@ -1,10 +1,10 @@
 """What is asked of labels at many temperatures at once, without a distribution in float64 at each of them: the probabilities of
 a few classes, entropies, and the cross entropy to others.
 
-What a member keeps of single classes, its logits and log-probabilities, is in float64. Of its other classes, the tail, either all
-are alike (`Alike`), and nothing is looked at class by class; or they have a shape z whose largest is 0 (`Shaped`), and one pass in
-float32 over its classes gives A(beta) = log sum exp(beta z), and the mean of z or of another's logits under it. A dense label is
-all tail. The entropy of several members' mean takes their mean class by class, where they have shapes.
+What a member keeps of single classes, its logits and log-probabilities, is in float64. Of its other classes, the tail, either
+all are alike (`Alike`), and nothing is looked at class by class; or they have a shape z whose largest is 0 (`Shaped`): a pass
+in float32 over its classes gives A(beta) = log sum exp(beta z), and the mean of z or of another's logits under it. A dense
+label is all tail. The entropy of several members' mean takes their mean class by class, where they have shapes.
 
 N positions, J temperatures, M members, C classes, K classes that each keeps, k classes that are asked for, S others.
 """
@@ -117,6 +117,7 @@ class Alike(Block):
         self._sums = [each.double().sum(dim=1).numpy() for each in others]
 
     def put(self, found: Summary, rows: slice, number: int, temperature: float, at: _Places) -> None:
+        """See `Block`."""
         stored, tail = self.stored(temperature)
         p, mass = np.exp(stored), np.exp(tail)
         share = tail - np.log(max(self._rest, 1))  # (N, M)
@@ -146,6 +147,7 @@ class Shaped(Block):
         self._z, self._ids = z, [torch.from_numpy(ids[:, number]) for number in range(len(z))]
 
     def put(self, found: Summary, rows: slice, number: int, temperature: float, at: _Places) -> None:
+        """See `Block`."""
         stored, tail = self.stored(temperature)
         p, mass = np.exp(stored), np.exp(tail)
         mean, mean_z = None, [np.zeros(len(p)) for _ in self.others]

@@ -172,10 +172,9 @@ class _Sums:
         """A block of positions of a softmax of many classes."""
         soft, second, weights = self._reader.soft, self._pairs[:, 1], self._reader.soft.weights.double().numpy()
         count = len(next(iter(columns.values())))
-        said = np.stack(
-            [_largest_of(soft, columns, number) for number in range(self._voices)] or [np.zeros((0, count))]
-        )
-        self._alike += torch.from_numpy((said[:, None] == said).sum(axis=-1)[: self._voices, : self._voices])
+        largest = [_largest_of(soft, columns, number) for number in range(self._voices)]
+        said = np.reshape(largest, (self._voices, count))
+        self._alike += torch.from_numpy((said[:, None] == said).sum(axis=-1))
         group = soft.encoding.largest(columns, soft.classes, weights)
         self._tops += torch.bincount(torch.from_numpy(group), minlength=soft.classes)
         found = soft.encoding.summary(

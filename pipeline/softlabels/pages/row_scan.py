@@ -54,7 +54,7 @@ def teacher_of(store: Store) -> Teacher:
 
 
 def scan(store: Store, *, every_label: bool = False) -> Scan:
-    """Look at the rows of a store's one target, and for likely label errors at every row, or at as many as a page takes time for."""
+    """Look at the rows of a store's one target; for likely label errors at those that `label_errors` takes."""
     most = MOST if store.encoding.keeps_all else MOST // 8  # tails take longer
     rows = sample(store, max(_LEAST, most // _numbers(store))).rows
     found: dict[str, list[Floats]] = {}
