@@ -233,7 +233,9 @@ def cells(picture: Picture) -> dict[str, Cell]:
     column = head.index(picture.column)
     found = {}
     for begin, called in picture.rows.items():
-        row = next((row for row in rows if row[0] == begin), None) or next(row for row in rows if row[0].startswith(begin))
+        row = next((row for row in rows if row[0] == begin), None) or next(
+            row for row in rows if row[0].startswith(begin)
+        )
         found[called] = cell_of(row[column])
     return found
 
@@ -243,6 +245,11 @@ def cell_of(text: str) -> Cell:
     mean, _, spread = re.sub(r"(?<=\d),(?=\d{3})", "", text).partition("±")
     numbers = [float(number) for number in re.findall(NUMBER, mean)]
     return Cell(statistics.fmean(numbers), float(re.findall(NUMBER, spread)[0]) if spread else 0.0, (*numbers,))
+
+
+def spread(numbers: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; 0 of a single number."""
+    return statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else 0.0
 
 
 def bars(shown: dict[str, Cell], title: str, path: Path, *, log: bool = False) -> None:

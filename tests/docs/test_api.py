@@ -14,6 +14,8 @@ import pytest
 
 import softlabels
 from softlabels.errors import SoftLabelsError
+from softlabels_stages.commands import COMMANDS
+from softlabels_stages.recipe import SECTIONS
 from tests.docs.test_code_blocks import ROOT, blocks
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
@@ -50,3 +52,11 @@ def test_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
         runner.run(found)
     assert without == []
     assert runner.summarize(verbose=False).failed == 0, capsys.readouterr().out
+
+
+def test_the_page_of_recipes_has_every_section_and_command() -> None:
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    sections, commands = page.split("## Commands")
+    assert re.findall(r"^\| `(\w+)` \|", sections, re.M) == [*SECTIONS]
+    named = re.findall(r"`([a-z-]+)`", commands[commands.index("| ---") :])
+    assert sorted(named) == sorted(COMMANDS)
