@@ -110,7 +110,7 @@ PICTURES = (
             "tensorstore, 20 ms": "tensorstore",
             "MosaicML streaming, 20 ms": "MosaicML streaming",
         },
-        "ms that a step of 5 ms waits, 20 ms from S3 (log scale)",
+        "ms a batch is waited for, S3 20 ms away",
         log=True,
     ),
     Picture(
@@ -269,6 +269,7 @@ def bars(shown: dict[str, Cell], title: str, path: Path, *, log: bool = False) -
         axes.grid(visible=False, axis="y")
         if log:
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
         else:
             axes.locator_params(axis="x", nbins=6)
         axes.set_xlabel(title)

@@ -25,6 +25,15 @@ class Watch:
         should_stop: is asked at each batch; when true, the job saves what it has and raises `Interrupted`. The same call goes
             on from there.
         tracker: makes one that is told the curves of a student, for each student, beside TensorBoard (docs/training.md).
+
+    Example:
+        >>> from softlabels.errors import Interrupted
+        >>> from softlabels.jobs.watch import Watch
+        >>> lines = []
+        >>> try:
+        ...     label(states, teacher, LabelsConfig(), "stores/watched", watch=Watch(say=lines.append, should_stop=lambda: True))
+        ... except Interrupted:
+        ...     made = label(states, teacher, LabelsConfig(), "stores/watched")  # goes on from there
     """
 
     say: Callable[[str], object] = _log.info

@@ -76,6 +76,12 @@ class Served:
         spec, device, weights: as of every `Teacher`; the spec once the server was met.
         batch_size: 0, since the server cuts its batches.
         kept: by split, the log-probabilities of the sentinels' tokens that the store was begun with.
+
+    Example:
+        >>> from softlabels.teacher.served import Served
+        >>> served = Served("http://localhost:8000", "teacher", server="vllm", concurrency=16)  # label(rows, served, ...) asks it
+        >>> served.model
+        'teacher'
     """
 
     def __init__(
