@@ -23,9 +23,9 @@ from softlabels_stages.run import command
 
 _END = (
     "",
-    "First time: softlabels demo does all of it with digits, in a folder softlabels-demo, and leaves recipes to change for your own",
-    "data. With one of these: train-teacher, plan, teacher-logits and train-student, each with --config=RECIPE. Without a recipe:",
-    "import a file of logits or probabilities, and train-student STORE.",
+    "First time: softlabels demo does all of it with digits, in a folder softlabels-demo, and leaves recipes there",
+    "to change for your own data. With one of these: train-teacher, plan, teacher-logits and train-student, each with",
+    "--config=RECIPE. Without a recipe: import a file of logits or probabilities, and train-student STORE.",
     "",
     "softlabels STAGE --help says what a stage takes, softlabels --version which version this is.",
 )

@@ -21,7 +21,8 @@ from tests.docs.test_code_blocks import PAGES, ROOT, blocks
 
 PAGE = (ROOT / "docs" / "api.md").read_text()
 NAMES = re.findall(r"^- `(softlabels\.[\w.]+)`$", PAGE, re.M)
-SLOW = {"softlabels.jobs.report.report", "softlabels.jobs.prune.prune"}  # seconds; tests/pages and docs/uses/prune.md call them
+# Their examples take seconds; tests/pages and a block of docs/uses/prune.md call both.
+SLOW = {"softlabels.jobs.report.report", "softlabels.jobs.prune.prune"}
 # Pages that are not about calling anything from Python, and rooms whose names are for a recipe or for messages.
 OTHER_PAGES = {"architecture.md", "changelog.md", "contributing.md", "api.md"}
 OTHER_ROOMS = ("softlabels.recipes.", "softlabels.errors.")

@@ -29,9 +29,9 @@ class Watch:
     Example:
         >>> from softlabels.errors import Interrupted
         >>> from softlabels.jobs.watch import Watch
-        >>> lines = []
+        >>> watch = Watch(say=print, should_stop=lambda: True)
         >>> try:
-        ...     label(states, teacher, LabelsConfig(), "stores/watched", watch=Watch(say=lines.append, should_stop=lambda: True))
+        ...     label(states, teacher, LabelsConfig(), "stores/watched", watch=watch)
         ... except Interrupted:
         ...     made = label(states, teacher, LabelsConfig(), "stores/watched")  # goes on from there
     """

@@ -79,7 +79,7 @@ class Served:
 
     Example:
         >>> from softlabels.teacher.served import Served
-        >>> served = Served("http://localhost:8000", "teacher", server="vllm", concurrency=16)  # label(rows, served, ...) asks it
+        >>> served = Served("http://localhost:8000", "teacher", server="vllm", concurrency=16)  # for label(rows, served, ...)
         >>> served.model
         'teacher'
     """
