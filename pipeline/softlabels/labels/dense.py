@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 
 
 class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
-    """Every class's logit: columns `logits` float16 (M, C) and `shift` float32 (M,)."""
+    """Every class's logit: columns `logits` float16 (M, C) and `shift` float32 (M,).
+
+    Example:
+        >>> from softlabels.labels.encoding import DenseEncoding
+        >>> store.encoding == DenseEncoding(inputs="embed")
+        True
+    """
 
     first_format: ClassVar[int] = 1
     keeps_all: ClassVar[bool] = True

@@ -35,7 +35,16 @@ if TYPE_CHECKING:
 
 
 class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
-    """See `TopkFields`."""
+    """See `TopkFields`.
+
+    Example:
+        >>> from softlabels.labels.encoding import TopkEncoding
+        >>> few = store_spec(
+        ...     teacher="mine", name="noise", keys=array_keys(inputs), classes=5, encoding=TopkEncoding(k=2, tail="uniform")
+        ... )
+        >>> few.encoding.k, few.encoding.tail
+        (2, 'uniform')
+    """
 
     first_format: ClassVar[int] = 2
     keeps_all: ClassVar[bool] = False
