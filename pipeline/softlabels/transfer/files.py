@@ -23,7 +23,14 @@ from softlabels.transfer.split_column import ColumnSplits
 # Owner and name: `datasets` takes a lone name like "csv" for a file format and reads what lies in the working directory.
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _SLICE = re.compile(r"(?P<name>[^\[\]]+?)\s*(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
-COMMAS = "a CSV has commas between its fields and points in its numbers: write other tables with them, or as Parquet"
+COMMAS = (
+    "a CSV has commas between its fields and points in its numbers; write another one as Parquet: "
+    "pandas.read_csv(FILE, sep=';', decimal=',').to_parquet('table.parquet')"
+)
+UTF8 = (
+    "its texts are not UTF-8: write the file again in UTF-8, or as Parquet: "
+    "pandas.read_csv(FILE, encoding='cp1252').to_parquet('table.parquet')"
+)
 # What pandas reads as a missing value of a CSV.
 MISSING_WORDS = (
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
@@ -122,7 +129,7 @@ def _load(config: TransferSetConfig, path: str, **options: Any) -> dict[str, Dat
                 remedy="drop transfer_set.sample_by",
             ) from None
         if isinstance(error.__cause__ or error, UnicodeDecodeError):
-            remedy = "its texts are not UTF-8: write the files again in UTF-8"
+            remedy = UTF8
         what = one_line(error.__cause__ or error)
         if "tokenizing data" in what:
             remedy = COMMAS
@@ -164,9 +171,10 @@ def split_of(data: Mapping[str, Dataset], split: str, *, config: TransferSetConf
         if name in data:
             return data[name]
         column = config.split_column
+        more = "; slices are splits too: 'train[:80%]' and 'train[80%:]', of rows in random order"
         raise TransferSetError(
             f"{config.source} has no split {name!r}",
-            remedy=f"its splits are {some(data, 20)}{'' if column is None else f' (the values of split_column {column!r})'}",
+            remedy=f"its splits are {some(data, 20)}{more if column is None else f' (the values of split_column {column!r})'}",
         )
 
     return whole(split) if split in data or not re.search(r"[\[+]", split) else pick(split, whole)
