@@ -98,8 +98,8 @@ def tokenizer_digest(name: str, revision: str | None = None) -> str:
 
 def _folder(name: str, revision: str | None) -> Path:
     train = (
-        "copy the folder of the tokenizer that the teacher was trained with; for a new teacher train-teacher makes one (section "
-        "tokenizer of a recipe)"
+        "copy the folder of the tokenizer that the teacher was trained with; for a new teacher train-teacher makes one "
+        "(section tokenizer of a recipe)"
     )
     try:
         folder = pretrained_folder(name, revision=revision, patterns=(*FILES, "config.json"))
