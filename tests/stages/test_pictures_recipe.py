@@ -47,7 +47,7 @@ def test_a_folder_of_pictures_to_a_student(work: Path, capsys: pytest.CaptureFix
     first = np.asarray(Image.open("pictures/test/cat/0.jpg"))
     np.testing.assert_array_equal(store.gather("input", [0])[0], resize([first], size=8)[0])
     assert train_student.main(["--config=mine.yaml", "--store=store", "--out=run"]) == 0
-    assert "data:image/png" in Path("run/report.html").read_text()
+    assert Path("run/results.json").is_file()
     Path("pictures/train/dog/8.jpg").write_bytes(b"\xff\xd8\xff none")
     assert teacher_logits.main(["--config=mine.yaml", "--store=other"]) == 2
     assert "pictures/train/dog/8.jpg): this image does not decode" in capsys.readouterr().err
