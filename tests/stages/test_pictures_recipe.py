@@ -40,6 +40,7 @@ def test_a_folder_of_pictures_to_a_student(work: Path, capsys: pytest.CaptureFix
     recipe["training"] |= {"epochs": 2, "batch_size": 8, "seeds": [0], "baseline": False}
     Path("mine.yaml").write_text(yaml.safe_dump(recipe))
     assert train_teacher.main(["--config=mine.yaml"]) == 0
+    assert "Downloading" not in capsys.readouterr().err  # files that are here
     assert teacher_logits.main(["--config=mine.yaml", "--store=store"]) == 0
     store = open_store("store/test")
     assert store.class_names == ("cat", "dog")

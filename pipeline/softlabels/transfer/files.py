@@ -12,7 +12,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, concatenate_datasets, get_dataset_config_names, load_dataset, load_from_disk
+from datasets import (
+    Dataset,
+    DatasetDict,
+    DownloadConfig,
+    concatenate_datasets,
+    get_dataset_config_names,
+    load_dataset,
+    load_from_disk,
+)
 
 from softlabels.errors import OtherLabels, TransferSetError, some
 from softlabels.transfer.class_names import files_of, require_one_naming
@@ -111,13 +119,16 @@ def _load(config: TransferSetConfig, path: str, **options: Any) -> dict[str, Dat
         remedy = "there is no local path of that name; for the hub check id, subset, revision and the network"
     if config.sample_by is not None:
         options["sample_by"] = config.sample_by
+    bars = DownloadConfig(
+        disable_tqdm=Path(path).is_absolute()
+    )  # they would say of local files that they are downloaded
     try:
         subset = config.subset
         if subset is not None and Path(path).is_absolute() and subset not in get_dataset_config_names(path):
             subset = None  # a local copy of the subset alone
-        data = load_dataset(path, name=subset, revision=config.revision, **options)
+        data = load_dataset(path, name=subset, revision=config.revision, download_config=bars, **options)
         if words := _words_of_classes(config, data):
-            data = load_dataset(path, name=subset, revision=config.revision, **options, **words)
+            data = load_dataset(path, name=subset, revision=config.revision, download_config=bars, **options, **words)
         builder = next(iter(data.values())).info.builder_name
         require_one_naming(config, data, files_of(path, builder, name=subset, **options))
     except OtherLabels:
