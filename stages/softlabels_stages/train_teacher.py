@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from softlabels.errors import ClassMismatch, ConfigError
+from softlabels.errors import ClassMismatch, ConfigError, some
 from softlabels.jobs.fit_estimator import fit_estimator
 from softlabels.jobs.splits import load_rows
 from softlabels.jobs.watch import TimeLeft, Watch, counted
@@ -289,8 +289,19 @@ def _try(model: nn.Module, member: MemberConfig, rows: TransferRows, heads: Mapp
                 f"{member.class_path} gives {said} for inputs of shape {[*batch.shape]}{f' and target {name}' if name else ''}",
                 remedy=f"a teacher's forward returns {what} of shape [{', '.join(map(str, [*lead, last]))}]",
             )
+        if head.target == "softmax" and name == "" and rows.sequence is None:
+            _require_classes(shape[-1], rows, who=member.class_path)
         sizes[name] = shape[-1]
     return sizes
+
+
+def _require_classes(outputs: int, rows: TransferRows, *, who: str) -> None:
+    """Raise ClassMismatch where a model gives another number of logits than the rows have named classes."""
+    if rows.class_names is not None and outputs != len(rows.class_names):
+        raise ClassMismatch(
+            f"{who} gives {outputs} logits, and {rows.name} has {len(rows.class_names)} classes: {some(rows.class_names, 10)}",
+            remedy=f"write classes: {len(rows.class_names)} in its init_args, or correct transfer_set.classes",
+        )
 
 
 def _with_class_weights(

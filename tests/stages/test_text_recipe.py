@@ -128,6 +128,17 @@ def test_a_whole_checkpoint_is_a_teacher_as_it_is(recipe: dict[str, Any], capsys
     assert not Path("other/train/plan.json").exists()
 
 
+def test_a_teacher_of_more_classes_than_there_are_is_not_trained(
+    recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe["teacher"]["members"][0]["init_args"]["classes"] = CLASSES + 1
+    write(recipe)
+    assert train_teacher.main(["--config=recipe.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert f"gives {CLASSES + 1} logits, and things has {CLASSES} classes: " in said
+    assert f"write classes: {CLASSES} in its init_args" in said
+
+
 def test_what_the_hub_is_asked_for_is_said_and_no_tokenizer_of_a_pretrained_model_is_trained(
     recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -119,9 +119,8 @@ def _load(config: TransferSetConfig, path: str, **options: Any) -> dict[str, Dat
         remedy = "there is no local path of that name; for the hub check id, subset, revision and the network"
     if config.sample_by is not None:
         options["sample_by"] = config.sample_by
-    bars = DownloadConfig(
-        disable_tqdm=Path(path).is_absolute()
-    )  # they would say of local files that they are downloaded
+    # `datasets` says of files that are here that it downloads them
+    bars = DownloadConfig(download_desc="Reading files" if Path(path).is_absolute() else None)
     try:
         subset = config.subset
         if subset is not None and Path(path).is_absolute() and subset not in get_dataset_config_names(path):
