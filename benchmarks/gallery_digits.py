@@ -118,8 +118,9 @@ def compared(digits: Path, teams: Mapping[str, Path], topk: Path, path: Path) ->
         axes = figure.subplots()
         for called, (store, colour, off) in pairs.items():
             lines = diff(digits, store, temperatures=DIFFS, splits=["test"])["test"].targets[""].lines
-            axes.plot([line.temperature for line in lines], [line.forward for line in lines], "o-", color=colour)
-            axes.text(lines[0].temperature, lines[0].forward * off, called, fontsize=8)
+            kls = [line.forward or 0.0 for line in lines]
+            axes.plot(DIFFS, kls, "o-", color=colour)
+            axes.text(DIFFS[0], kls[0] * off, called, fontsize=8)
         axes.set(xscale="log", xlabel="temperature T (log scale)", ylabel="KL, nats (log scale)")
         log_y(axes)
         axes.set_xticks(DIFFS, [f"{t:g}" for t in DIFFS])
@@ -144,7 +145,7 @@ def more_rows(demo: Path, scratch: Path, path: Path) -> None:
     """Rows that a teacher is asked about: 1,000 in May, 297 more in June by `extend`, and by a second pass."""
     weights = demo / "runs" / "teachers" / "digits" / "mlp.safetensors"
     mlp: dict[str, Any] = {"inputs": 64, "hidden": [256, 256], "classes": 10, "dropout": 0.3}
-    counted = Counted(build_model(ModelConfig("softlabels.models.MLP", mlp, weights)))
+    counted = Counted(build_model(ModelConfig("softlabels.models.MLP", mlp, str(weights))))
     teacher, labels = Ensemble.of([counted], name="mlp"), LabelsConfig()
 
     def asked() -> Cell:

@@ -63,14 +63,16 @@ def next_word(tokens: NDArray[np.int64]) -> Floats:
     pairs = np.zeros((WORDS, WORDS))
     np.add.at(pairs, (tokens[:-1], tokens[1:]), 1.0)
     alone = np.bincount(tokens, minlength=WORDS) + 0.5
-    return np.log((pairs + 20 * alone / alone.sum()) / (pairs.sum(axis=1, keepdims=True) + 20))
+    found: Floats = np.log((pairs + 20 * alone / alone.sum()) / (pairs.sum(axis=1, keepdims=True) + 20))
+    return found
 
 
 def distance(model: Floats, inputs: NDArray[np.int32], k: int, path: Path) -> list[float]:
     """Mean KL of the model's own distributions to those of the store, at each temperature."""
 
     def said(tokens: Sequence[int]) -> Floats:
-        return model[list(tokens)]
+        found: Floats = model[list(tokens)]
+        return found
 
     info = SequenceInfo(LENGTH, WORDS, "0" * 64)
     prepare = ObjectSpec("softlabels.transfer.sequences.token_rows")

@@ -13,7 +13,7 @@ import argparse
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from softlabels.report.figure import figure_in
 
 DATA = DOCS.parent / "data" / "digits"
 SIZES = {"digit": 10, "traits": 3, "ink": 3}
-KINDS = {"traits": "sigmoid", "ink": "values"}
+KINDS: dict[str, Literal["sigmoid", "values"]] = {"traits": "sigmoid", "ink": "values"}
 LOOPS = (0, 6, 8, 9)
 SHOWN = {
     "digit": ("errors", "errors of 500"),
@@ -63,7 +63,8 @@ def main() -> None:
 def rows(split: str) -> tuple[npt.NDArray[np.float32], dict[str, npt.NDArray[Any]]]:
     """Images (R, 8, 8), and what is known of each target."""
     data = load_dataset("parquet", data_dir=str(DATA), split=split).with_format("numpy")
-    images, digit = np.stack(list(data["image"])).astype(np.float32) / 16, np.asarray(data["label"])
+    images: npt.NDArray[np.float32] = np.stack(list(data["image"])).astype(np.float32) / np.float32(16)
+    digit = np.asarray(data["label"])
     traits = np.stack([digit % 2 == 0, digit > 4, np.isin(digit, LOOPS)], axis=1).astype(np.int8)
     ink, at = images / images.sum(axis=(1, 2), keepdims=True), np.arange(8.0)
     x, y = ((ink.sum(axis=axis) * at).sum(axis=1)[:, None] for axis in (1, 2))
@@ -82,7 +83,8 @@ def taught(images: torch.Tensor, known: Mapping[str, torch.Tensor]) -> Heads:
         said = model(images)
         loss = torch.nn.functional.cross_entropy(said["digit"], known["digit"])
         loss = loss + torch.nn.functional.binary_cross_entropy_with_logits(said["traits"], known["traits"].float())
-        (loss + torch.nn.functional.mse_loss(said["ink"], known["ink"])).backward()
+        loss = loss + torch.nn.functional.mse_loss(said["ink"], known["ink"])
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return model.eval()
 

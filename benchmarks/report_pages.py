@@ -5,8 +5,8 @@ python -m benchmarks.report_pages digits.html lm.html [--picture=docs/report.png
 The pages are those that `softlabels report` writes. It opens each a few times in Debian's Chromium and prints the median. The
 picture is of the first page, at T = 4: the slider, histograms and a row, or what `--show` names. The gallery's are
 
-    --show header '#rows-0 .row:nth-of-type(3)' --picture=docs/gallery/text.png   of the report of text.yaml
-    --show header '#part-2' '#part-5' --picture=docs/gallery/plan.png --times=0   of softlabels plan text.yaml --page=plan.html
+    --show '#rows-0 .row-legend' '#rows-0 .row' --width=760 --picture=docs/gallery/text.png   of the report of text.yaml
+    --show header '#part-5' --width=720 --picture=docs/gallery/plan.png                       of softlabels plan text.yaml --page
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def drawn(page: Page, path: Path) -> None:
 
 
 def picture(browser: Browser, path: Path, show: Sequence[str], width: int) -> Image.Image:
-    """Parts of a page below each other, at T = 4 where it has a slider, in 32 colours."""
+    """Parts of a page below each other, at T = 4 where it has a slider, in 128 colours."""
     page = browser.new_page(viewport={"width": width, "height": SIZE[1]})
     drawn(page, path)
     if page.locator("#temperature-number").count():
@@ -93,7 +93,7 @@ def picture(browser: Browser, path: Path, show: Sequence[str], width: int) -> Im
     for each in shots:
         whole.paste(each, ((width - each.width) // 2, top))
         top += each.height + 12
-    return whole.quantize(32)
+    return whole.quantize(128)
 
 
 if __name__ == "__main__":
