@@ -72,6 +72,15 @@ def prune(
         ConfigError: no trained students; an impossible share; a loss without saliencies; no units to remove, or units of a
             network that was pruned weight by weight.
         RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
+
+    Example:
+        >>> from softlabels.jobs.prune import prune
+        >>> from softlabels.student.pruning import Pruning
+        >>> mlp = ModelConfig("softlabels.models.MLP", {"inputs": 6, "hidden": [16], "classes": 5})
+        >>> how = StudentTraining(epochs=1, baseline=False, threads=1)
+        >>> whole = train(mlp, "stores/noise", how, name="whole")
+        >>> run = prune(whole.path, mlp, "stores/noise", how, Pruning(keep=0.5, rounds=1, saliency_rows=50))
+        >>> left, of = run.results["pruned"]["parameters"][""]
     """
     source = Source.of(store)
     setup, folder = _begin(

@@ -24,6 +24,15 @@ class Watch:
         warn: called with lines on what may be wrong; by default the same log, at level WARNING.
         should_stop: called at each batch; when true, the job saves what it has and raises `Interrupted`. The same call resumes.
         tracker: makes a tracker for the curves of each student, beside TensorBoard (docs/training.md).
+
+    Example:
+        >>> from softlabels.errors import Interrupted
+        >>> from softlabels.jobs.watch import Watch
+        >>> watch = Watch(say=print, should_stop=lambda: True)
+        >>> try:
+        ...     label(states, teacher, LabelsConfig(), "stores/watched", watch=watch)
+        ... except Interrupted:
+        ...     made = label(states, teacher, LabelsConfig(), "stores/watched")  # goes on from there
     """
 
     say: Callable[[str], object] = _log.info

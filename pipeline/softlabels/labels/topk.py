@@ -16,8 +16,8 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import ArrayLike, NDArray
 
-from softlabels.labels.asked import Gap, Summary
-from softlabels.labels.base import Columns, Encoded
+from softlabels.labels.asked import Gap, KeptProbabilities, Summary
+from softlabels.labels.base import Basis, Columns, Encoded, Floats, Ints
 from softlabels.labels.class_ids import PAGE, narrow, pages, widen
 from softlabels.labels.compare import topk_gap
 from softlabels.labels.fidelity import MASS_OFF, Fidelity
@@ -35,7 +35,16 @@ if TYPE_CHECKING:
 
 
 class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
-    """See `TopkFields`."""
+    """See `TopkFields`.
+
+    Example:
+        >>> from softlabels.labels.encoding import TopkEncoding
+        >>> few = store_spec(
+        ...     teacher="mine", name="noise", keys=array_keys(inputs), classes=5, encoding=TopkEncoding(k=2, tail="uniform")
+        ... )
+        >>> few.encoding.k, few.encoding.tail
+        (2, 'uniform')
+    """
 
     first_format: ClassVar[int] = 2
     keeps_all: ClassVar[bool] = False
@@ -109,14 +118,26 @@ class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
         return np.take_along_axis(ids, order, axis=-1), np.take_along_axis(log_p, order, axis=-1)
 
     def summary(
-        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperatures: Sequence[float],
-        ids: NDArray[np.int64], others: Sequence[NDArray[np.floating]] = (),
-    ) -> Summary | None:  # fmt: skip
-        if columns["top_logit"].shape[1] != 1:
-            return None
+        self, columns: Columns, classes: int, basis: Basis, *, weights: Floats, temperatures: Sequence[float], ids: Ints,
+        others: Sequence[NDArray[np.floating]] = (),
+    ) -> Summary:  # fmt: skip
         from softlabels.labels.topk_summary import topk_summary
 
-        return topk_summary(columns, self, classes, basis, temperatures=temperatures, ids=ids, others=others)
+        return topk_summary(
+            columns, self, classes, basis, weights=weights, temperatures=temperatures, ids=ids, others=others
+        )
+
+    def summary_numbers(self, classes: int, members: int) -> int:
+        return members * (
+            classes if self.has_shapes(classes) else 16 * self.k
+        )  # each of which is sorted and looked for
+
+    def kept_probabilities(
+        self, columns: Columns, classes: int, weights: Floats, *, temperature: float, labels: Ints | None = None
+    ) -> KeptProbabilities:
+        from softlabels.labels.topk_kept import kept_probabilities
+
+        return kept_probabilities(columns, self, classes, weights, temperature, labels)
 
     def members(self, columns: Mapping[str, Tensor], classes: int, basis: Tensor | None = None) -> TopkMembers:
         from softlabels.labels.topk_soft import TopkMembers

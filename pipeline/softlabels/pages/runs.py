@@ -111,7 +111,9 @@ def _comparison(view: Results, level: str) -> Html:
 def _curves(name: str, curves: Sequence[Any], step: int, level: str) -> Html | None:
     if not curves:
         return None
-    kept = "" if step == 1 else f" The plots have every {step}th epoch."
+    kept = (
+        "" if step == 1 else f" The plots have one epoch in {step:,}, and the last, lowest and highest of each curve."
+    )
     said = (
         "Learning curves: bold is the mean over the seeds, thin is a seed. A validation loss that rises while the training "
         f"loss falls says that training was long enough. Losses of different settings cannot be compared.{kept}"

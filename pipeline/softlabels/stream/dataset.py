@@ -149,6 +149,12 @@ def watched(batches: DataLoader[Any]) -> Iterator[Any]:
 
     Raises:
         Stalled: naming the workers that are stopped, or all of them where none is; all are ended.
+
+    Example:
+        >>> from softlabels.stream import watched
+        >>> batches = SoftLabelBatches(Loader(EmbeddedRows(store), store, batch_size=50, seed=0))
+        >>> sum(len(batch["input"]) for batch in watched(torch.utils.data.DataLoader(batches, batch_size=None)))
+        160
     """
     if batches.num_workers == 0:
         yield from batches

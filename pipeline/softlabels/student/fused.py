@@ -68,6 +68,14 @@ def linear_distillation_loss(
     Raises:
         ConfigError: also for a loss that is not a sum over positions (dist).
         ClassMismatch: also for fewer outputs than classes.
+
+    Example:
+        >>> from softlabels.student.fused import linear_distillation_loss
+        >>> from softlabels.student.loss_spec import LossSpec
+        >>> batch = next(Loader(EmbeddedRows(store), store, batch_size=50, seed=0).epoch(0))
+        >>> head = torch.nn.Linear(6, 5)
+        >>> spec = LossSpec(temperature=4.0, hard_weight=0.1, soft_weight=0.9)
+        >>> linear_distillation_loss(batch.inputs, head.weight, head.bias, batch.soft, batch.labels, spec, classes=5).backward()
     """
     soft = soft if spec.soft_weight > 0 else None
     _check_shapes(hidden, weight, bias, soft, labels, classes, spec.target)

@@ -77,6 +77,12 @@ class Served:
         spec, device, weights: as for every `Teacher`; the spec after `meet`.
         batch_size: 0, since the server forms its batches.
         kept: by split, the log-probabilities of the sentinels' tokens with which the store was begun.
+
+    Example:
+        >>> from softlabels.teacher.served import Served
+        >>> served = Served("http://localhost:8000", "teacher", server="vllm", concurrency=16)  # for label(rows, served, ...)
+        >>> served.model
+        'teacher'
     """
 
     def __init__(
