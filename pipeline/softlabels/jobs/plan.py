@@ -58,7 +58,7 @@ def plan(
         rows: of each split that the pilot takes; by default 1% of them, 800 at least.
         seconds: most that the pilot's pass should take, and most that its students should; the first cuts `rows`.
         seed: which rows, chosen by their content keys, and which first weights.
-        watch: is told what is done, and asked whether to stop.
+        watch: gets the messages, and is asked whether to stop.
 
     Raises:
         as `label`, for what it would refuse; and as `train`, for a student that does not fit. Interrupted: nothing is kept.

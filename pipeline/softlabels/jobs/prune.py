@@ -57,20 +57,20 @@ def prune(
     begun: Callable[[RunFolder, Mapping[str, Any]], object] = lambda folder, recipe: None,
     watch: Watch = LOGGED,
 ) -> Run:
-    """Prune the students of `run` and judge them beside the whole ones.
+    """Prune the students of `run` and judge them beside the unpruned ones.
 
     Args:
         run: the folder of a finished run.
-        student, store, training, transfer_set, missing: those that it was made with, see `train`.
-        how: what is deleted, and how the rest is retrained.
+        student, store, training, transfer_set, missing: those of the run, see `train`.
+        how: what to delete, and how to retrain the rest.
         name: of the run. out: the new one's folder; by default runs/NAME-pruned-xxxxxxxx.
-        recipe: what its config.yaml says; by default these arguments.
-        begun: is given the folder and its recipe before the results are written.
-        watch: is told what is done, and asked whether to stop.
+        recipe: the content of its config.yaml; by default these arguments.
+        begun: called with the folder and its recipe before the results are written.
+        watch: gets the messages, and is asked whether to stop.
 
     Raises:
-        ConfigError: no trained students; a share that cannot be had; a loss without saliencies; no units to remove, or units of
-            what was pruned weight by weight.
+        ConfigError: no trained students; an impossible share; a loss without saliencies; no units to remove, or units of a
+            network that was pruned weight by weight.
         RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
 
     Example:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class SigmoidEncoding(OneColumn, frozen=True, kw_only=True, tag="sigmoid"):
-    """Every class's logit: column `logits` (M, C). `dtype`: of what is stored.
+    """Every class's logit: column `logits` (M, C). `dtype`: that of the stored column.
 
     Example:
         >>> from softlabels.labels.encoding import SigmoidEncoding

@@ -45,5 +45,5 @@ class Pruning:
                 raise ConfigError(f"{name} must be at least 1, not {value}", remedy=f"give {name} >= 1")
 
     def share(self, number: int, begun: float = 1.0) -> float:
-        """What is left after round `number`, from 1, where a share `begun` was left before."""
+        """The share that is left after round `number`, from 1, if a share `begun` was left before."""
         return float(begun * (self.keep / begun) ** (number / self.rounds))

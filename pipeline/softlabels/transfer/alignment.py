@@ -42,7 +42,7 @@ def alignment(inputs: npt.NDArray[np.generic]) -> Alignment:
     """The alignment of prepared token rows (B, 2, L): token ids, and document numbers (0 = padding).
 
     Raises:
-        TransferSetError: another shape or dtype, or document numbers that do not go 1, 2, 3, ... with padding at the end.
+        TransferSetError: another shape or dtype, or document numbers that are not 1, 2, 3, ... with padding at the end.
 
     Example:
         >>> from softlabels.transfer.alignment import alignment

@@ -257,8 +257,9 @@ def _files(array: pa.Array, *, name: str, rows: Rows, images: bool) -> Decoded:
             value, coded = decode_image(data) if images else (data, None)
         except (OSError, ValueError) as error:
             what = "this image does not decode" if images else "this file cannot be read"
+            where = "" if file["path"] is None else f" ({file['path']})"
             raise TransferSetError(
-                f"input column {name!r}, row {row}: {what}: {error}", remedy="correct or filter such rows"
+                f"input column {name!r}, row {row}{where}: {what}: {error}", remedy="correct or filter such rows"
             ) from error
         values.append(value)
         hashed.append(data if coded is None else coded)

@@ -99,7 +99,7 @@ def _whole_keys(columns: Sequence[Decoded]) -> Bytes:
 
 
 def array_keys(*columns: npt.ArrayLike) -> Bytes:
-    """Keys (R, 16) uint8 of rows that are at hand as arrays, one (R, ...) for each input column: numbers, or text.
+    """Keys (R, 16) uint8 of rows given as arrays, one (R, ...) for each input column: numbers, or text.
 
     Raises:
         TransferSetError: an array of anything else.

@@ -41,7 +41,7 @@ def tokenize(
     0 = padding). What a row's logits are does not depend on how long the padding is.
 
     Args:
-        rows: texts, or with two input columns (text, second text).
+        rows: texts, or with two input columns (text, second text); None, a missing one, is an empty text.
         tokenizer: folder or hub id of a Hugging Face tokenizer or model.
         max_length: L; by default what the tokenizer says is its model's limit.
         revision: branch, tag or commit on the hub.
@@ -59,7 +59,8 @@ def tokenize(
         [[4, 0, 0, 0], [1, 0, 0, 0]]
     """
     given = load_tokenizer(tokenizer, revision)
-    texts = [row if isinstance(row, tuple) else (row,) for row in rows]
+    tuples = [row if isinstance(row, tuple) else (row,) for row in rows]
+    texts = [tuple("" if part is None else part for part in row) for row in tuples]
     if any(len(row) > 2 or not all(isinstance(part, str) for part in row) for row in texts):
         raise TransferSetError(
             "tokenize takes one or two columns of text", remedy="name text columns in inputs, or set another prepare"
@@ -103,7 +104,10 @@ def tokenizer_digest(name: str, revision: str | None = None) -> str:
 
 
 def _folder(name: str, revision: str | None) -> Path:
-    train = "a recipe with a section tokenizer trains one in train-teacher"
+    train = (
+        "copy the folder of the tokenizer that the teacher was trained with; for a new teacher train-teacher makes one "
+        "(section tokenizer of a recipe)"
+    )
     try:
         folder = pretrained_folder(name, revision=revision, patterns=(*FILES, "config.json"))
     except ConfigError as error:
