@@ -127,6 +127,11 @@ def import_object(path: str) -> Any:
     Raises:
         ConfigError: no dotted path, no such module, the module fails to import, or it has no such name.
         UntrustedCode: `only_shipped` holds, and softlabels does not ship it; nothing was imported.
+
+    Example:
+        >>> from softlabels.objects import import_object
+        >>> import_object("softlabels.transfer.scale")([np.array([8.0])], divisor=16).tolist()
+        [[0.5]]
     """
     path = canonical(path)
     parts = SHIPPED.get(path, path).split(".")

@@ -28,7 +28,8 @@ class Watch:
     Example:
         >>> from softlabels.errors import Interrupted
         >>> from softlabels.jobs.watch import Watch
-        >>> watch = Watch(say=print, should_stop=lambda: True)
+        >>> lines = []
+        >>> watch = Watch(say=lines.append, should_stop=lambda: True)
         >>> try:
         ...     label(states, teacher, LabelsConfig(), "stores/watched", watch=watch)
         ... except Interrupted:

@@ -35,6 +35,15 @@ def decode_image(data: bytes) -> tuple[Pixels, Pixels | None]:
 
     Raises:
         ValueError: no image of a known format, damaged, too many pixels for Pillow, or losslessly coded with several frames.
+
+    Example:
+        >>> import io
+        >>> from PIL import Image
+        >>> from softlabels.transfer.images import decode_image
+        >>> file = io.BytesIO()
+        >>> Image.new("RGB", (4, 3), "red").save(file, "PNG")
+        >>> decode_image(file.getvalue())[0].shape
+        (3, 4, 3)
     """
     try:
         with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:

@@ -32,6 +32,7 @@ def resize(rows: Sequence[Row], *, size: int | Sequence[int], channels: int = 3)
         TransferSetError: rows that are no pictures of 8 bits.
 
     Example:
+        >>> from softlabels.transfer import resize
         >>> resize([np.full((9, 12), 51, np.uint8)], size=4, channels=1)[0, 0, 0].tolist()
         [0.20000000298023224, 0.20000000298023224, 0.20000000298023224, 0.20000000298023224]
     """
