@@ -22,6 +22,11 @@ class ConvNet(nn.Module):
         classes: C.
         dropout: probability before the linear layer.
         image_channels: K.
+
+    Example:
+        >>> from softlabels.models import ConvNet
+        >>> ConvNet(channels=[8, 16], classes=10)(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, channels: Sequence[int], classes: int, dropout: float = 0.0, image_channels: int = 1) -> None:

@@ -49,6 +49,11 @@ class Decoded:
         values: array (B, ...) where all rows share dtype and shape, else B values.
         hashed: of images: what the key of each is made from: the encoded bytes of a lossily coded one, else the values in the
             file, which are not `values` where colours were converted.
+
+    Example:
+        >>> from softlabels.transfer.decode import Decoded
+        >>> len(Decoded(["a text", None]).values)  # None: missing
+        2
     """
 
     values: Array | Sequence[Value]

@@ -124,6 +124,13 @@ def table(
     Raises:
         ConfigError: `columns` is not given, or not what it should be.
         TransferSetError: a value that the column cannot have.
+
+    Example:
+        >>> from softlabels.transfer import table
+        >>> age = {"kind": "number", "name": "age", "mean": 40.0, "deviation": 10.0}
+        >>> city = {"kind": "category", "name": "city", "values": ["Oslo", "Rome"]}
+        >>> table([(50, "Rome"), (None, "Bonn")], columns=[age, city]).tolist()  # Bonn is another value
+        [[1.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
     """
     if columns is None:
         raise ConfigError(

@@ -50,6 +50,13 @@ def tokenize(
         MissingExtra: transformers is not installed.
         ConfigError: no such tokenizer, no max_length where the tokenizer knows none, or it cannot pad.
         TransferSetError: rows that are no text, or a text of no tokens.
+
+    Example:
+        >>> from softlabels.transfer import tokenize
+        >>> words = PreTrainedTokenizerFast.from_pretrained("tokenizer", pad_token="w0")
+        >>> folder = words.save_pretrained("padded")
+        >>> tokenize(["w1 w2 w3", "w4"], tokenizer="padded", max_length=4)[1].tolist()  # ids and attention mask
+        [[4, 0, 0, 0], [1, 0, 0, 0]]
     """
     given = load_tokenizer(tokenizer, revision)
     tuples = [row if isinstance(row, tuple) else (row,) for row in rows]

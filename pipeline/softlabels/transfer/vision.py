@@ -39,6 +39,13 @@ def process(rows: Sequence[Row], *, processor: str, revision: str | None = None)
     Raises:
         MissingExtra: transformers is not installed. ConfigError: no such processor.
         TransferSetError: rows that are no images of 8 bits.
+
+    Example:
+        >>> from softlabels.transfer.vision import process
+        >>> from transformers import ViTImageProcessor
+        >>> files = ViTImageProcessor(size={"height": 4, "width": 4}).save_pretrained("processor")
+        >>> process([np.zeros((28, 28, 3), np.uint8)], processor="processor").shape
+        (1, 3, 4, 4)
     """
     given = load_processor(processor, revision)
     channels = len(given.image_mean) if isinstance(getattr(given, "image_mean", None), list | tuple) else 3
