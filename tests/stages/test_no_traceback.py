@@ -89,7 +89,7 @@ BROKEN = [
     *(pytest.param(odd, marks=pytest.mark.slow) for odd in (b"\xff\xfe", b"null")),
 ]
 TRAIN = ["train-student", "--config=recipe.yaml", "--store=store", "--out=run", "--epochs=1", "--seeds=0"]
-USERS = [TRAIN, ["evaluate", "run/distilled-seed0"], ["export", "run"], ["correct", "run"]]
+USERS = [TRAIN, ["evaluate", "run/distilled-seed0"], ["export", "run", "--formats=torch"], ["correct", "run"]]
 
 
 @pytest.mark.parametrize("name", ["run.json", "results.json", "config.yaml"])
