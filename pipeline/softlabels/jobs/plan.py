@@ -4,7 +4,6 @@ every command about this transfer set uses.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +26,7 @@ from softlabels.report.plan import Plan
 from softlabels.student.split import shuffled_rows
 from softlabels.student.sweep import StudentTraining
 from softlabels.system.places import Target, folder_of
+from softlabels.system.scratch import scratch
 from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.served import Served
@@ -34,6 +34,7 @@ from softlabels.transfer import TransferRows
 
 SHARE, LEAST = 0.01, 800  # of a split's rows that the pilot takes, and how many at least, where there are so many
 SECONDS = 300.0
+SCRATCH = "softlabels-plan-"  # how the folder of a pilot begins
 
 
 def plan(
@@ -51,20 +52,21 @@ def plan(
 ) -> Plan:
     """What a pass of this teacher over this transfer set would take and give, from a pilot: see docs/plan.md.
 
-    ::
-
-        plan(rows, Ensemble.of([model]), LabelsConfig(), "stores/digits", student=mlp).verdict
-
     Args:
         transfer_set, teacher, labels, store: as of `label`; nothing is written to the store.
         student, training: whose gain is measured; None for none.
         rows: of each split that the pilot takes; by default 1% of them, 800 at least.
         seconds: most that the pilot's pass should take, and most that its students should; the first cuts `rows`.
         seed: which rows, chosen by their content keys, and which first weights.
-        watch: is told what is done, and asked whether to stop.
+        watch: gets the messages, and is asked whether to stop.
 
     Raises:
         as `label`, for what it would refuse; and as `train`, for a student that does not fit. Interrupted: nothing is kept.
+
+    Example:
+        >>> from softlabels.jobs.plan import plan
+        >>> plan(states, teacher, LabelsConfig(), "stores/planned", rows=20).verdict.partition(":")[0]  # no student, no gain
+        'go'
     """
     if rows is not None and rows < 1:
         raise ConfigError(f"rows is {rows}", remedy="give a number of rows, or leave it out")
@@ -72,13 +74,12 @@ def plan(
         raise ConfigError(f"seconds is {seconds:g}", remedy="give a number above 0")
     root, every = folder_of(store), rows_of(transfer_set, None, watch)
     training = StudentTraining() if training is None else training
-    with tempfile.TemporaryDirectory(prefix="softlabels-plan-") as name:
+    with scratch(SCRATCH) as folder:
         with ExitStack() as stack:
             job = _job(teacher, every, labels, watch, stack)
         kinds = {each: encoding.target for each, encoding in job.encodings.items()}
         data = data_of(job.rows, kinds, watch)
         _try_student(student, every[training_split(every)])
-        folder = Path(name)
         taken = _taken(every, teacher, labels, rows, seconds, seed, folder / "trial", watch)
         said = ", ".join(f"{split} {len(each.keys):,}" for split, each in taken.items())
         watch.say(f"pilot: {said} rows, chosen by content key (seed {seed})")
