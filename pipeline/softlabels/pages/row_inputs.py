@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from softlabels.errors import UserError, one_line
 from softlabels.labels import NO_LABEL
-from softlabels.pages.media import looks_like_picture, picture, sound
+from softlabels.pages.media import EDGE, looks_like_picture, picture, sound
 from softlabels.store import Store
 from softlabels.store.key_index import KeyIndex
 from softlabels.transfer import load_transfer_set
@@ -38,8 +38,8 @@ class RowInputs(Protocol):
 
     said: str
 
-    def of(self, rows: Ints) -> list[list[Json] | None]:
-        """The inputs of rows of the store; None where they are not there."""
+    def of(self, rows: Ints, *, edge: int = EDGE) -> list[list[Json] | None]:
+        """The inputs of rows of the store, pictures of at most `edge` pixels an edge; None where they are not there."""
         ...
 
     def following(self, rows: Ints) -> Ints | None:
@@ -53,7 +53,7 @@ class NoInputs:
     def __init__(self, why: str) -> None:
         self.said = why
 
-    def of(self, rows: Ints) -> list[list[Json] | None]:
+    def of(self, rows: Ints, *, edge: int = EDGE) -> list[list[Json] | None]:
         """See `RowInputs`."""
         return [None] * len(rows)
 
@@ -70,19 +70,19 @@ class EmbeddedInputs:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def of(self, rows: Ints) -> list[list[Json] | None]:
+    def of(self, rows: Ints, *, edge: int = EDGE) -> list[list[Json] | None]:
         """See `RowInputs`."""
-        return [[self._shown(value)] for value in self._store.gather("input", rows)]
+        return [[self._shown(value, edge)] for value in self._store.gather("input", rows)]
 
     def following(self, rows: Ints) -> Ints | None:
         """See `RowInputs`."""
         own = self._store.gather("input", rows)
         return own[:, 0, 1:].astype(np.int64) if own.shape[1:] == (2, (self._store.positions or 0) + 1) else None
 
-    def _shown(self, value: NDArray[np.generic]) -> Json:
+    def _shown(self, value: NDArray[np.generic], edge: int) -> Json:
         if self._store.spec.of_tokens and value.ndim == 2 and len(value) == 2:
             return tokens(value, self._store.class_names)
-        return shown_value("input", value)
+        return shown_value("input", value, edge)
 
 
 class TransferInputs:
@@ -100,9 +100,9 @@ class TransferInputs:
         if lost:
             self.said += f" {lost:,} of {store.rows:,} rows of the store are not in it."
 
-    def of(self, rows: Ints) -> list[list[Json] | None]:
+    def of(self, rows: Ints, *, edge: int = EDGE) -> list[list[Json] | None]:
         """See `RowInputs`."""
-        return [None if at < 0 else self._shown(at) for at in self._at[rows].tolist()]
+        return [None if at < 0 else self._shown(at, edge) for at in self._at[rows].tolist()]
 
     def following(self, rows: Ints) -> Ints | None:
         """See `RowInputs`."""
@@ -111,7 +111,7 @@ class TransferInputs:
         own[at < 0] = NO_LABEL
         return own
 
-    def _shown(self, at: int) -> list[Json]:
+    def _shown(self, at: int, edge: int) -> list[Json]:
         if self._source is None:
             return [tokens(np.asarray(self._rows.inputs[at]), self._words)]
         table = self._source.data[at : at + 1]
@@ -121,6 +121,7 @@ class TransferInputs:
                 decode(
                     column_at(table, name), name=name, start=at, images=name in self._source.images, missing=True
                 ).rows()[0],
+                edge,
             )
             for name in self._config.inputs
         ]
@@ -137,12 +138,12 @@ def inputs_of(store: Store, transfer: TransferSetConfig | None, split: str) -> R
     return EmbeddedInputs(store) if store.spec.inputs == "embed" else NoInputs(why)
 
 
-def shown_value(name: str, value: Value) -> Json:
-    """One input of a row."""
-    return {"name": one_line(name, 60), **_shown(value)}
+def shown_value(name: str, value: Value, edge: int = EDGE) -> Json:
+    """One input of a row, pictures of at most `edge` pixels an edge."""
+    return {"name": one_line(name, 60), **_shown(value, edge)}
 
 
-def _shown(value: Value) -> Json:
+def _shown(value: Value, edge: int) -> Json:
     if value is None:
         return {"kind": "text", "text": "(missing)"}
     if isinstance(value, str):
@@ -156,7 +157,7 @@ def _shown(value: Value) -> Json:
         return _cells([[number, text[:TEXT]] for number, text in enumerate(value[:CELLS])], len(value))
     array = np.asarray(value)
     if looks_like_picture(array):
-        return {"kind": "picture", "source": picture(array), "shape": [*array.shape]}
+        return {"kind": "picture", "source": picture(array, edge), "shape": [*array.shape]}
     if array.ndim == 0:
         return {"kind": "text", "text": _number(array[()])}
     flat = array.reshape(-1)

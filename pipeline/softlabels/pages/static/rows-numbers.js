@@ -19,6 +19,10 @@ softlabels.parts.rowNumbers = (data) => {
 
   const nameOf = (id) => names.get(id) ?? String(id);
   const idAt = (n, k) => ids[(ids.shape[0] === 1 ? 0 : n) * K + k];
+  const kOf = (n, id) => {
+    const start = (ids.shape[0] === 1 ? 0 : n) * K;
+    return ids.subarray(start, start + K).indexOf(id);
+  };
   const labelOf = (n) => (isSoftmax && labels ? labels[n] : -1);
   const isHard = (n, k) => (isSoftmax ? labelOf(n) === idAt(n, k) : Boolean(labels) && labels[n * K + k] === 1);
   const asked = (r, s) => data.rows[r].asked[s];
@@ -152,6 +156,6 @@ softlabels.parts.rowNumbers = (data) => {
 
   return {
     isValues, isSoftmax, M, S, N, K, places, values, mean, hard, studentValues, atPosition, topAt,
-    nameOf, idAt, labelOf, isHard, asked, membersOf, ensembleOf, studentOf, hasClass, scoresAt,
+    nameOf, idAt, kOf, labelOf, isHard, asked, membersOf, ensembleOf, studentOf, hasClass, scoresAt,
   };
 };

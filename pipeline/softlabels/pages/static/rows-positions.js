@@ -34,7 +34,7 @@ softlabels.parts.rowPositions = (root, data, own, state) => {
     return 0;
   }
 
-  // The list, what is said of the chosen one, and whether the list lies over the picture.
+  // The list, what is said of the chosen one, whether the list lies over the picture, and a function that chooses one.
   return function positions(r, row, bodyOf) {
     const [start, stop] = [data.starts[r], data.starts[r + 1]];
     const tokens = (row.inputs || []).find((each) => each.kind === "tokens")?.tokens;
@@ -75,7 +75,6 @@ softlabels.parts.rowPositions = (root, data, own, state) => {
       event.preventDefault();
       choose(Math.min(stop - 1, Math.max(start, at() + (step || 0))));
     });
-    choose(at());
-    return [box, body, over];
+    return { box, body, over, choose, at };
   };
 };
