@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from softlabels.errors import ConfigError
 from softlabels.recipes.detect_grid import Floats, centres, found_cells
 
-LEAST = 0.2  # probability of a class below which a cell has no box
+LEAST = 0.3  # probability of a class below which a cell has no box
 
 
 def cell_boxes(

@@ -6,7 +6,7 @@ softlabels.parts.rowBoxes = (root, data, own, colours) => {
   const LEAST = 0.2, SURE = 0.5; // below the first a box is hidden, below the second it is thin
   const voices = [["hard labels", null], ["ensemble", colours.ensemble], ...data.students.map((each, s) => [each.label, colours.students[s]])]
     .filter((_, v) => data.rows.some((row) => row.boxes && row.boxes[v]));
-  const shown = new Map(voices.map(([name]) => [name, true]));
+  const shown = new Map(voices.map(([name], at) => [name, at < 2])); // at first hard labels and ensemble
   const allVoices = ["hard labels", "ensemble", ...data.students.map((each) => each.label)];
   const colourOf = new Map(voices);
 
@@ -87,7 +87,7 @@ softlabels.parts.rowBoxes = (root, data, own, colours) => {
     return element("fieldset", { class: "row-boxes" }, element("legend", {}, "Boxes"),
       voices.map(([name, colour], at) => {
         const box = element("input", {
-          type: "checkbox", id: `${root.id}-boxes-${at}`, checked: true,
+          type: "checkbox", id: `${root.id}-boxes-${at}`, checked: shown.get(name),
           onchange: () => {
             shown.set(name, box.checked);
             change();

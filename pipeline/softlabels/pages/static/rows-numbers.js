@@ -36,9 +36,9 @@ softlabels.parts.rowNumbers = (data) => {
 
   // Probabilities at T of what carries itself: all logits of a softmax, or those of a sigmoid.
   function own(logits, base) {
-    if (!isSoftmax) return Float64Array.from({ length: K }, (_, k) => sigmoid(logits[base + k] / T));
-    const ratio = data.nodes[data.reference] / T;
-    return logSoftmax(logits.subarray(base, base + K), 1 / ratio).map(Math.exp);
+    const found = isSoftmax ? logSoftmax(logits.subarray(base, base + K), T / data.nodes[data.reference]) : new Float64Array(K);
+    for (let k = 0; k < K; k++) found[k] = isSoftmax ? Math.exp(found[k]) : sigmoid(logits[base + k] / T);
+    return found;
   }
 
   // Of member m, and of student s, for position n's kept classes.
@@ -62,7 +62,7 @@ softlabels.parts.rowNumbers = (data) => {
 
   function ensembleOf(members) {
     const found = new Float64Array(K);
-    members.forEach((each, m) => each.forEach((p, k) => (found[k] += data.weights[m] * p)));
+    for (let m = 0; m < M; m++) for (let k = 0; k < K; k++) found[k] += data.weights[m] * members[m][k];
     return found;
   }
 

@@ -5,13 +5,14 @@ softlabels.sections.rows = (root, data) => {
   const PAGE = 20;
   const place = root.querySelector(".rows");
   const own = parts.rowNumbers(data);
-  const state = { sort: "", filter: "", words: "", differs: false, errors: false, page: 0, colour: "entropy", at: new Map() };
+  const state = { sort: "", filter: "", words: "", differs: false, errors: false, page: 0, at: new Map() };
+  state.colour = data.rows.some((row) => row.boxes) ? "" : "entropy"; // below boxes the picture stays as it is
   const changed = (name) => (value) => {
     state[name] = value;
     state.page = 0;
     draw();
   };
-  const controls = parts.rowControls(root, data, own, changed);
+  const controls = parts.rowControls(root, data, own, state, changed);
   const bars = parts.rowBars(data, own);
   const positions = parts.rowPositions(root, data, own, state);
   const boxes = parts.rowBoxes(root, data, own, bars.colours);
