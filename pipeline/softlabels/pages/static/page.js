@@ -175,11 +175,21 @@ const softlabels = (() => {
     });
   }
 
-  // At the end of the page: the bar, then each section by its script. The root says `data-drawn` once all are there.
-  async function begin() {
+  // At the end of the page: the bar, then each section by its script, once it comes near the window; all of them for print.
+  // The root says `data-drawn`: "yes" once what is near is drawn, "all" once everything is.
+  function begin() {
     bar();
-    await Promise.all([...document.querySelectorAll("section[data-script]")].map(draw));
-    document.documentElement.dataset.drawn = "yes";
+    const left = new Set(document.querySelectorAll("section[data-script]"));
+    const near = new IntersectionObserver((found) => drawn(found.filter((each) => each.isIntersecting).map((each) => each.target)), { rootMargin: "400px" });
+    async function drawn(roots) {
+      const own = roots.filter((root) => left.delete(root));
+      own.forEach((root) => near.unobserve(root));
+      await Promise.all(own.map(draw));
+      document.documentElement.dataset.drawn = left.size ? "yes" : "all";
+    }
+    left.forEach((root) => near.observe(root));
+    window.addEventListener("beforeprint", () => drawn([...left]));
+    if (!left.size) drawn([]);
   }
 
   async function draw(root) {

@@ -40,9 +40,10 @@ softlabels.parts.rowBoxes = (root, data, own, colours) => {
     return found.sort((a, b) => b.width * b.height - a.width * a.height);
   }
 
+  const nameOf = (each) => `${own.nameOf(each.id)}${each.v ? ` ${(100 * each.score).toFixed(0)}%` : ""} (${allVoices[each.v]})`;
+
   function drawn(r, each, number, choose) {
-    const name = allVoices[each.v], hard = each.v === 0;
-    const said = `${own.nameOf(each.id)}${hard ? "" : ` ${(100 * each.score).toFixed(0)}%`}, ${name}, position ${own.places[each.n]}`;
+    const name = allVoices[each.v], hard = each.v === 0, said = `${nameOf(each)}, position ${own.places[each.n]}`;
     const rect = (kind) => element("svg:rect", {
       class: kind, x: 100 * each.left, y: 100 * each.top, width: 100 * each.width, height: 100 * each.height,
     });
@@ -55,7 +56,7 @@ softlabels.parts.rowBoxes = (root, data, own, colours) => {
     }, element("svg:title", {}, said), rect("halo"), rect("edge"));
   }
 
-  // The boxes of row r over its picture, as a list of which one is chosen. `mark(n)` shows which are of position n.
+  // The boxes of row r over its picture, as a list of which one is chosen. `mark(n)` shows which are of position n, and says so.
   function overlay(r, choose) {
     const boxes = boxesOf(r);
     const marks = boxes.map((each, number) => drawn(r, each, number, (n) => go(number, n)));
@@ -78,7 +79,13 @@ softlabels.parts.rowBoxes = (root, data, own, colours) => {
       const next = order[rank < 0 ? (step > 0 ? 0 : order.length - 1) : Math.min(order.length - 1, Math.max(0, rank + step))];
       go(next, boxes[next].n);
     });
-    const mark = (n) => marks.forEach((each, number) => each.setAttribute("aria-selected", String(boxes[number].n === n)));
+    let before = [];
+    function mark(n) {
+      before.forEach((number) => marks[number].setAttribute("aria-selected", "false"));
+      before = order.filter((number) => boxes[number].n === n);
+      before.forEach((number) => marks[number].setAttribute("aria-selected", "true"));
+      return before.length ? `Boxes: ${before.map((number) => nameOf(boxes[number])).join(", ")}` : "No box is of this position.";
+    }
     return { list, mark };
   }
 

@@ -100,10 +100,8 @@ softlabels.sections.rows = (root, data) => {
   // Of a row of positions: the list of them where it is not over the picture, the inputs, and what is said of the chosen one.
   function severalOf(r, shown) {
     const row = data.rows[r], places = [];
-    const list = positions(r, row, (n) => {
-      places.forEach((each) => each.mark(n));
-      return bars.of(r, n);
-    });
+    const list = positions(r, row, (n) =>
+      element("div", {}, places.map((each) => element("p", { class: "quiet box-names" }, element("bdi", {}, each.mark(n)))), bars.of(r, n)));
     const at = (row.inputs || []).filter((each) => each.kind !== "tokens").findIndex((each) => each.kind === "picture");
     if (boxes && row.boxes && at >= 0) places.push(boxes.overlay(r, list.choose));
     list.choose(list.at());
