@@ -4,7 +4,6 @@ every command about this transfer set uses.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +26,7 @@ from softlabels.report.plan import Plan
 from softlabels.student.split import shuffled_rows
 from softlabels.student.sweep import StudentTraining
 from softlabels.system.places import Target, folder_of
+from softlabels.system.scratch import scratch
 from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble
 from softlabels.teacher.served import Served
@@ -34,6 +34,7 @@ from softlabels.transfer import TransferRows
 
 SHARE, LEAST = 0.01, 800  # of a split's rows that the pilot takes, and how many at least, where there are so many
 SECONDS = 300.0
+SCRATCH = "softlabels-plan-"  # how the folder of a pilot begins
 
 
 def plan(
@@ -72,13 +73,12 @@ def plan(
         raise ConfigError(f"seconds is {seconds:g}", remedy="give a number above 0")
     root, every = folder_of(store), rows_of(transfer_set, None, watch)
     training = StudentTraining() if training is None else training
-    with tempfile.TemporaryDirectory(prefix="softlabels-plan-") as name:
+    with scratch(SCRATCH) as folder:
         with ExitStack() as stack:
             job = _job(teacher, every, labels, watch, stack)
         kinds = {each: encoding.target for each, encoding in job.encodings.items()}
         data = data_of(job.rows, kinds, watch)
         _try_student(student, every[training_split(every)])
-        folder = Path(name)
         taken = _taken(every, teacher, labels, rows, seconds, seed, folder / "trial", watch)
         said = ", ".join(f"{split} {len(each.keys):,}" for split, each in taken.items())
         watch.say(f"pilot: {said} rows, chosen by content key (seed {seed})")
