@@ -47,7 +47,7 @@ class RowBoxes:
         voices: list[tuple[str, dict[str, Floats], NDArray[np.bool_]]] = []
         everywhere = np.ones(len(rows), np.bool_)
         hard = {name: _hard(store, rows) for name, store in self._only.items()} if self._labelled else {}
-        known = hard[self._target].any(axis=(1, 2)) if hard else ~everywhere
+        known = np.asarray(hard[self._target].any(axis=(1, 2)) if hard else ~everywhere)
         voices.append(("the hard labels", hard, known))
         voices.append(("the ensemble", {name: _teacher(store, rows) for name, store in self._only.items()}, everywhere))
         for each in self._answers:
