@@ -208,7 +208,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "bytes": ({"a": [b"1", b"2"]}, {}, "'a' holds bytes"),
     "empty": ({"a": pa.array([None, None], pa.float64())}, {}, "'a' has no value in the training split"),
     "no date": ({"a": ["2024-05-31", "today"]}, {"dates": ["a"]}, "'today', which is not a date"),
-    "no such day": ({"a": ["2024-05-31", "2024-02-30"]}, {"dates": ["a"]}, "day that there is not"),
+    "no such day": ({"a": ["2024-05-31", "2024-02-30"]}, {"dates": ["a"]}, "impossible day"),
     "no input": ({"a": [1.0, 2.0]}, {"categories": ["b"]}, "names 'b', which is no input"),
     "free text": ({"a": [str(n) for n in range(1001)]}, {}, "1,001 distinct values"),
 }  # fmt: skip
