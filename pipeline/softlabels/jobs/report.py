@@ -10,6 +10,7 @@ from softlabels.jobs.label_error_list import write_label_errors
 from softlabels.jobs.report_runs import GivenRun, shown_run
 from softlabels.jobs.sources import Labels, Source
 from softlabels.jobs.watch import LOGGED, Watch
+from softlabels.pages.looked import looked_at
 from softlabels.pages.page import page
 from softlabels.pages.rows import rows_sections
 from softlabels.pages.runs import runs_sections
@@ -56,7 +57,9 @@ def report(
     shown = [shown_run(run, source, splits, watch, named=len(runs) > 1) for run in runs]
     answers = {name: [each for _, said in shown for each in said.get(name, ())] for name in splits}
     slider = Slider.of([*splits.values()])
-    rows = rows_sections(splits, transfer or next((run.transfer_set for run in runs), None), answers)
+    where = transfer or next((run.transfer_set for run in runs), None)
+    looked = looked_at(splits, where, every_label=label_errors is not None)
+    rows = rows_sections(splits, answers=answers, looked=looked)
     places = zip([(name, target) for name, each in splits.items() for target in each.targets], rows, strict=True)
     links = {place: section.name for place, section in places}
     sections = [*store_sections(splits, slider), *runs_sections([run for run, _ in shown], links), *rows]
@@ -64,7 +67,7 @@ def report(
     title = f"{first.teacher.name} on {first.transfer_set.name}"
     made = page(title, sections, slider=slider).encode()
     if label_errors is not None:  # which may be refused, and then no page is written either
-        count = write_label_errors(splits, Path(label_errors))
+        count = write_label_errors(looked, Path(label_errors))
         watch.say(f"likely label errors: {count:,}, in {label_errors}")
     write_atomically(Path(out), made)
     watch.say(f"report: {out}")

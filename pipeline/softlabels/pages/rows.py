@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from softlabels.errors import one_line
 from softlabels.pages.answers import Answers
 from softlabels.pages.distributions import ALL, NODES, Carried, Shown, Teacher, reference_node, shown
+from softlabels.pages.looked import Looked, looked_at
 from softlabels.pages.markup import Html, element, joined, paragraph
 from softlabels.pages.numbers import numbers
 from softlabels.pages.row_choice import MOST_ROWS, interleaved, ranked
-from softlabels.pages.row_inputs import RowInputs, inputs_of
-from softlabels.pages.row_scan import Scan, columns_of, counted, scan, teacher_of
+from softlabels.pages.row_inputs import RowInputs
+from softlabels.pages.row_scan import Scan, columns_of, counted, teacher_of
 from softlabels.pages.section import Section
 from softlabels.pages.value_rows import value_data
 from softlabels.store import Store
@@ -44,6 +45,7 @@ def rows_sections(
     transfer: TransferSetConfig | None = None,
     answers: Mapping[str, Sequence[Answers]] | None = None,
     *,
+    looked: Mapping[tuple[str, str], Looked] | None = None,
     budget: int = BUDGET,
 ) -> list[Section]:
     """A section for each target of each split.
@@ -52,29 +54,26 @@ def rows_sections(
         stores: sealed stores by split.
         transfer: where raw inputs are; None for those that the stores hold.
         answers: what students say of rows, by split.
+        looked: what was found of them already, see `looked_at`.
         budget: bytes of all sections together, roughly.
     """
-    every = [(split, target) for split, store in stores.items() for target in store.targets]
+    every = looked_at(stores, transfer) if looked is None else looked
     said = answers or {}
     shares = {split: 3 if said.get(split) else 1 for split in stores}
-    inputs = {split: inputs_of(store, transfer, split) for split, store in stores.items()}
     return [
         _section(
             f"rows-{number}",
             f"Rows: {split}" + f", {target}" * bool(target),
-            stores[split].only(target),
-            inputs[split],
-            [each for each in said.get(split, ()) if each.target == target],
+            each,
+            [one for one in said.get(split, ()) if one.target == target],
             budget * shares[split] // sum(shares[split] for split, _ in every),
         )
-        for number, (split, target) in enumerate(every)
+        for number, ((split, target), each) in enumerate(every.items())
     ]
 
 
-def _section(
-    name: str, title: str, store: Store, inputs: RowInputs, answers: Sequence[Answers], budget: int
-) -> Section:
-    found = scan(store)
+def _section(name: str, title: str, looked: Looked, answers: Sequence[Answers], budget: int) -> Section:
+    store, found, inputs = looked.store, looked.found, looked.inputs
     lists = ranked(store, found, answers)
     rows, said = _fitting(store, interleaved(lists), inputs, answers, budget)
     data = _data(store, np.array(rows, np.int64), inputs, answers, found.usual)
@@ -233,7 +232,8 @@ def _words(store: Store, found: Scan, shown_rows: str, inputs: RowInputs) -> lis
     errors = found.errors
     if errors is not None:
         trust = _FOLDS if store.spec.folds else _MEMORY
-        count = f"{len(errors.places):,} of {errors.looked_at:,} hard labels"
+        some = f" (of {found.labels_of:,} rows, taken evenly by content key)" if found.labels_of < store.rows else ""
+        count = f"{len(errors.places):,} of {errors.looked_at:,} hard labels{some}"
         how = f"by confident learning on the ensemble's probabilities at T = {store.encoding.near_1:g}"
         said.append(paragraph(f"Likely label errors: {count}, {how}. {trust} Look at them before you change any."))
     return said
