@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 
 
 class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
-    """Every class's logit: columns `logits` float16 (M, C) and `shift` float32 (M,)."""
+    """Every class's logit: columns `logits` float16 (M, C) and `shift` float32 (M,).
+
+    Example:
+        >>> from softlabels.labels.encoding import DenseEncoding
+        >>> store.encoding == DenseEncoding(inputs="embed")
+        True
+    """
 
     first_format: ClassVar[int] = 1
     keeps_all: ClassVar[bool] = True
@@ -58,7 +64,7 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
             require(np.isfinite(values), "is NaN or infinite", first_row)
 
     def decoding(self) -> dict[str, Any]:
-        """Nothing, as in format 1, but of foreign probabilities."""
+        """Nothing, as in format 1, except for foreign probabilities."""
         return {} if self.known_at is UNSET else {"known_at": self.known_at}
 
     def encoder(self, classes: int, basis: TailBasis | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
