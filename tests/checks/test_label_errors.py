@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from softlabels.checks.label_errors import Block, Blocks, LabelErrors, find_label_errors
+from softlabels.checks.label_errors import Block, Blocks, LabelErrors, SparseBlock, find_label_errors
 
 DIGITS = Path(__file__).parents[2] / "data" / "digits" / "train-00000-of-00001.parquet"
 MNIST = Path(os.environ.get("SOFTLABELS_MNIST", Path(__file__).parents[3] / "shared" / "data" / "mnist"))
@@ -124,6 +124,30 @@ def test_blocks_do_not_matter(rng: np.random.Generator, monkeypatch: pytest.Monk
         cut = find_label_errors(in_blocks(given, p, size), 6)
         assert np.array_equal(cut.places, whole.places)
         assert np.array_equal(cut.scores, whole.scores)
+
+
+def test_of_a_few_classes_kept_by_themselves(rng: np.random.Generator) -> None:
+    """It is as if the other classes shared evenly what is left; none of them reaches a threshold here."""
+    classes, k = 30, 6
+    _, given, p = made_up(rng, classes, 3000)
+    given[::11] = -1
+    ids = np.argsort(-p, axis=1)[:, :k]
+    others = np.ones(p.shape, np.bool_)
+    label = given.clip(min=0)[:, None]
+    ids = np.concatenate([label, np.where(ids == label, -1, ids)], axis=1)
+    np.put_along_axis(others, np.where(ids < 0, label, ids), np.False_, axis=1)
+    rest = np.where(others, p, 0).sum(axis=1) / others.sum(axis=1)
+    even = np.where(others, rest[:, None], p)
+    kept = np.where(ids < 0, 0, np.take_along_axis(p, ids, axis=1))
+
+    def sparse() -> Iterable[SparseBlock]:
+        for cut in (slice(0, 1700), slice(1700, 3000)):
+            yield SparseBlock(np.arange(3000)[cut], given[cut], ids[cut], kept[cut], rest[cut])
+
+    found, wanted = find_label_errors(sparse, classes), find_label_errors(in_blocks(given, even), classes)
+    assert len(wanted.places) > 50
+    for name in ("places", "given", "suggested", "scores"):
+        assert np.allclose(getattr(found, name), getattr(wanted, name))
 
 
 def test_rows_without_labels_and_classes_without_rows(rng: np.random.Generator) -> None:

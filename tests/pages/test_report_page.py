@@ -38,7 +38,6 @@ def store(made: Path) -> Store:
 
 def opened(made: Path, tabs: Tabs, size: tuple[int, int] = DESKTOP) -> Page:
     page = tabs.open(made / "report.html", size)
-    page.wait_for_selector("[data-drawn]", state="attached")
     assert page.locator("p.broken").count() == 0
     return page
 
@@ -217,7 +216,6 @@ def test_every_plot_says_what_it_shows(made: Path, tabs: Tabs) -> None:
 
 def test_in_the_dark_text_is_light(made: Path, tabs: Tabs) -> None:
     page = tabs.open(made / "report.html", color_scheme="dark")
-    page.wait_for_selector("[data-drawn]", state="attached")
     colours = "(e) => getComputedStyle(e).{0}.match(/[0-9]+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0) / 765"
     assert page.eval_on_selector("body", colours.format("backgroundColor")) < 0.2
     for place in ("body", "dd", "#rows-0-sort", "td", ".quiet"):

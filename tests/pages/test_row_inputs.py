@@ -18,7 +18,7 @@ import pytest
 
 from softlabels import write_store
 from softlabels.pages.media import EDGE, looks_like_picture, picture, wav
-from softlabels.pages.row_inputs import TEXT, inputs_of, shown_value, tokens
+from softlabels.pages.row_inputs import TEXT, call_rows, inputs_of, shown_value, tokens
 from softlabels.transfer import TransferSetConfig, array_keys, load_transfer_set
 from softlabels.transfer.keys import id_keys
 from softlabels_stages.schema import typed
@@ -131,6 +131,7 @@ def test_raw_columns_are_found_by_content_key(tmp_path: Path, rng: np.random.Gen
     shown = found.of(np.arange(21))
     assert [row and row[0]["text"] for row in shown] == [texts[number] if number < 20 else None for number in order]
     assert [each["name"] for each in shown[0] or []] == ["text", "x"]
+    assert call_rows(found, np.arange(21)) == [texts[number] if number < 20 else "" for number in order]
 
 
 def png(width: int = 5, height: int = 4, seed: int = 0) -> bytes:
@@ -149,7 +150,10 @@ BROKEN = {1: "it is none of PNG", 2: "could be decompression bomb", 3: "image fi
 def pictures(folder: Path, key: str) -> TransferSetConfig:
     """Six rows, of which three have a picture that cannot be read, and others an empty text and nulls."""
     file = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    images = pa.array([data and {"bytes": data, "path": None} for data in PICTURES], file)
+    paths = [None] * 5 + ["a/five.png"]
+    images = pa.array(
+        [data and {"bytes": data, "path": path} for data, path in zip(PICTURES, paths, strict=True)], file
+    )
     table = pa.table({"id": range(6), "image": images, "text": TEXTS})
     features = datasets.Features(
         id=datasets.Value("int64"), image=datasets.Image(), text=datasets.Value("string")
@@ -168,7 +172,9 @@ def test_a_picture_that_cannot_be_read_says_so_and_others_are_shown(tmp_path: Pa
     store = write_store(
         tmp_path / "test", rng.normal(size=(6, 4)), keys=id_keys(pa.chunked_array([range(6)]), name="id", start=0)
     )
-    shown = inputs_of(store, config, "test").of(np.arange(6))
+    found = inputs_of(store, config, "test")
+    assert call_rows(found, np.arange(6)) == ["one", "two", "(empty)", "(missing)", "five", "a/five.png"]
+    shown = found.of(np.arange(6))
     for row, each in enumerate(shown):
         assert each is not None
         if row in BROKEN:

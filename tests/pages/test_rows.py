@@ -16,6 +16,7 @@ from softlabels.errors import ConfigError
 from softlabels.jobs.label_error_list import write_label_errors
 from softlabels.pages.answers import Answers
 from softlabels.pages.distributions import weights_at
+from softlabels.pages.looked import looked_at
 from softlabels.pages.numbers import in_script
 from softlabels.pages.row_choice import EVEN, LABEL_ERRORS, interleaved, ranked
 from softlabels.pages.row_scan import scan
@@ -160,7 +161,7 @@ def test_values(tmp_path: Path, rng: np.random.Generator) -> None:
 
 def test_the_list_of_label_errors(tmp_path: Path, rng: np.random.Generator) -> None:
     store = noise(tmp_path, rng)
-    count = write_label_errors({"=1+1": store}, tmp_path / "wrong.csv")
+    count = write_label_errors(looked_at({"=1+1": store}), tmp_path / "wrong.csv")
     with (tmp_path / "wrong.csv").open() as file:
         lines = [*csv.DictReader(file)]
     assert len(lines) == count
@@ -175,10 +176,28 @@ def test_the_list_of_label_errors(tmp_path: Path, rng: np.random.Generator) -> N
     assert scores == sorted(scores)
 
 
+def test_of_very_many_rows_a_page_looks_at_some_labels_and_the_list_at_all(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("softlabels.pages.row_scan._LABELS", 100 * 3 * 5)  # 100 rows of three members and five classes
+    store = noise(tmp_path, rng, inputs=np.arange(600).reshape(300, 2))
+    (section,) = rows_sections({"test": store})
+    some, every = scan(store), looked_at({"test": store}, every_label=True)
+    assert some.errors is not None
+    assert 60 < some.labels_of == some.errors.looked_at < 140
+    assert f"{some.labels_of} hard labels (of {some.labels_of} rows, taken evenly by content key)" in section.html
+    count = write_label_errors(every, tmp_path / "wrong.csv")
+    with (tmp_path / "wrong.csv").open() as file:
+        lines = [*csv.DictReader(file)]
+    assert len(lines) == count >= 20
+    first = store.gather("input", [int(lines[0]["row"])])[0]
+    assert lines[0]["input"] == ", ".join(map(str, first))
+
+
 def test_no_list_without_labels(tmp_path: Path, rng: np.random.Generator) -> None:
     store = write_store(tmp_path / "test", rng.normal(size=(40, 4)), keys=some_keys(rng, 40))
     with pytest.raises(ConfigError, match="no hard labels of classes"):
-        write_label_errors({"test": store}, tmp_path / "wrong.csv")
+        write_label_errors(looked_at({"test": store}), tmp_path / "wrong.csv")
 
 
 def test_rows_evenly_by_content_key_come_in_the_order_of_the_keys(tmp_path: Path, rng: np.random.Generator) -> None:

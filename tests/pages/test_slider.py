@@ -50,7 +50,6 @@ def test_everything_follows_the_slider(
     tmp_path: Path, logits: np.ndarray, tabs: Tabs, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
 ) -> None:
     opened = tabs.open(write(tmp_path, logits, Slider(), monkeypatch), size)
-    opened.wait_for_selector("[data-drawn]", state="attached")
 
     def check() -> float:
         opened.evaluate("new Promise(requestAnimationFrame)")

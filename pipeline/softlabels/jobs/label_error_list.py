@@ -9,7 +9,8 @@ from pathlib import Path
 
 from softlabels.checks.label_errors import LabelErrors
 from softlabels.errors import ConfigError, one_line
-from softlabels.pages.row_scan import label_errors
+from softlabels.pages.looked import Looked
+from softlabels.pages.row_inputs import call_rows
 from softlabels.store import Store
 from softlabels.system.local import write_atomically
 
@@ -24,12 +25,13 @@ HEAD = (
     "suggested",
     "suggested_name",
     "score",
+    "input",
 )
 _NAME = 200  # characters of a class's name
 _OBEYED = ("=", "+", "-", "@")  # by spreadsheets, at the beginning of a cell
 
 
-def write_label_errors(splits: Mapping[str, Store], out: Path) -> int:
+def write_label_errors(looked: Mapping[tuple[str, str], Looked], out: Path) -> int:
     """Write the likely label errors of all targets that have hard labels of classes, each target's least likely label first.
     Returns how many there are.
 
@@ -37,34 +39,34 @@ def write_label_errors(splits: Mapping[str, Store], out: Path) -> int:
         ConfigError: no target has hard labels of classes.
         DiskFull, StorageError: the file cannot be written.
     """
-    text = io.StringIO()
-    lines, looked_at, count = csv.writer(text, lineterminator="\n"), False, 0
-    lines.writerow(HEAD)
-    for split, store in splits.items():
-        for target in store.targets:
-            found = label_errors(store.only(target))
-            if found is not None:
-                looked_at, count = True, count + len(found.places)
-                lines.writerows(_lines(split, target, store.only(target), found))
-    if not looked_at:
+    if all(each.found.errors is None for each in looked.values()):
         raise ConfigError(
             "the store has no hard labels of classes, among which errors could be found",
             remedy="leave out --label_errors, or name the column of labels (transfer_set.label) and label the rows again",
         )
+    text = io.StringIO()
+    lines, count = csv.writer(text, lineterminator="\n"), 0
+    lines.writerow(HEAD)
+    for (split, target), each in looked.items():
+        if each.found.errors is not None:
+            count += len(each.found.errors.places)
+            lines.writerows(_lines(split, target, each, each.found.errors))
     write_atomically(out, text.getvalue().encode())
     return count
 
 
-def _lines(split: str, target: str, store: Store, found: LabelErrors) -> Iterator[list[object]]:
+def _lines(split: str, target: str, looked: Looked, found: LabelErrors) -> Iterator[list[object]]:
+    store = looked.store
     rows = found.places // (store.positions or 1)
-    keys = store.gather("content_key", rows)
+    keys, called = store.gather("content_key", rows), call_rows(looked.inputs, rows)
     for number, place in enumerate(found.places.tolist()):
         position = place % store.positions if store.positions else ""
         given, suggested = int(found.given[number]), int(found.suggested[number])
         key = bytes(keys[number]).hex()
         names = [_name(store, given), _name(store, suggested)]
-        score = f"{found.scores[number]:.6f}"
-        yield [_cell(split), _cell(target), rows[number], position, key, given, names[0], suggested, names[1], score]
+        classes = [given, names[0], suggested, names[1]]
+        score, which = f"{found.scores[number]:.6f}", _cell(called[number])
+        yield [_cell(split), _cell(target), rows[number], position, key, *classes, score, which]
 
 
 def _name(store: Store, number: int) -> str:

@@ -23,7 +23,7 @@ from softlabels.store.key_index import KeyIndex
 from softlabels.transfer import load_transfer_set
 from softlabels.transfer.columns import column_at
 from softlabels.transfer.config import TransferSetConfig
-from softlabels.transfer.decode import Value, decode
+from softlabels.transfer.decode import Value, decode, is_file
 from softlabels.transfer.raw_keys import raw_keys
 from softlabels.transfer.rows import open_rows
 from softlabels.transfer.sequences import open_tokenization
@@ -31,6 +31,7 @@ from softlabels.transfer.sequences import open_tokenization
 TEXT = 600  # characters
 CELLS = 32  # numbers of a row
 TOKENS = 512
+CALLED = 200  # characters of what a row is called in a list
 _NEXT = "The hard label (●) of a token is the next one."
 
 Ints = NDArray[np.int64]
@@ -55,6 +56,24 @@ class RowInputs(Protocol):
     def following(self, rows: Ints) -> Ints | None:
         """Of rows of tokens what each position's next one is (n, P), -1 where it is not there; None where no inputs are."""
         ...
+
+
+def call_rows(inputs: RowInputs, rows: Ints) -> list[str]:
+    """What finds each row in a list: the path of its file, else its first text, or numbers or tokens, shortened; "" of none."""
+    if isinstance(inputs, TransferInputs):
+        return inputs.called(rows)
+    return ["" if own is None else _called(own) for own in inputs.of(rows)]
+
+
+def _called(own: Sequence[Json]) -> str:
+    for each in own:
+        if each["kind"] == "text":
+            return one_line(each["text"], CALLED)
+        if each["kind"] == "tokens":
+            return one_line("".join(each["tokens"]), CALLED)
+        if each["kind"] == "cells":
+            return one_line(", ".join(str(value) for _, value in each["cells"]), CALLED)
+    return ""
 
 
 class NoInputs:
@@ -132,6 +151,20 @@ class TransferInputs:
     def following(self, rows: Ints) -> Ints | None:
         """See `RowInputs`."""
         return None
+
+    def called(self, rows: Ints) -> list[str]:
+        """See `call_rows`. Pictures and sounds are not decoded."""
+        return ["" if at < 0 else self._called(at) for at in self._at[rows].tolist()]
+
+    def _called(self, at: int) -> str:
+        table = self._source.data[at : at + 1]
+        for name in self._config.inputs:
+            column = column_at(table, name)
+            if not is_file(column.type):
+                return _called([self._column(table, name, at, EDGE)])
+            if path := (column[0].as_py() or {}).get("path"):
+                return one_line(path, CALLED)
+        return ""
 
     def _shown(self, at: int, edge: int) -> list[Json]:
         table = self._source.data[at : at + 1]

@@ -39,12 +39,14 @@ class Scan:
             "error", in parts of each number's usual size.
         errors: likely label errors; None where labels are no classes, or nobody gave any.
         usual: (D,) of values each number's usual size, its standard deviation over rows; None of others.
+        labels_of: among how many rows label errors were looked for.
     """
 
     rows: Ints
     scores: dict[str, Floats]
     errors: LabelErrors | None
     usual: Floats | None = None
+    labels_of: int = 0
 
 
 def teacher_of(store: Store) -> Teacher:
@@ -54,7 +56,7 @@ def teacher_of(store: Store) -> Teacher:
 
 
 def scan(store: Store, *, every_label: bool = False) -> Scan:
-    """Look at the rows of a store's one target; for likely label errors at those that `label_errors` takes."""
+    """Look at the rows of a store's one target: for label errors at every one, or at so many as a page takes time for."""
     most = MOST if store.encoding.keeps_all else MOST // 8  # tails take longer
     rows = sample(store, max(_LEAST, most // _numbers(store))).rows
     found: dict[str, list[Floats]] = {}
@@ -63,16 +65,16 @@ def scan(store: Store, *, every_label: bool = False) -> Scan:
         for name, values in _scores(store, part, usual).items():
             found.setdefault(name, []).append(values)
     scores = {name: np.concatenate(each) for name, each in found.items()}
-    return Scan(rows, scores, label_errors(store, every=every_label), usual)
+    labelled = sample(store, store.rows if every_label else max(_LEAST, _LABELS // _label_numbers(store))).rows
+    return Scan(rows, scores, _label_errors(store, labelled), usual, len(labelled))
 
 
-def label_errors(store: Store, *, every: bool = True) -> LabelErrors | None:
-    """Likely label errors among all rows, or positions, which are numbered row * P + position; None where hard labels are no
-    classes of their own, or there are none. Not of `every` row: of so many, evenly by content key, as a page takes time for.
+def _label_errors(store: Store, rows: Ints) -> LabelErrors | None:
+    """Likely label errors among some rows, or positions, which are numbered row * P + position; None where hard labels are
+    no classes of their own, or there are none.
     """
     if store.encoding.target != "softmax" or store.spec.of_tokens or LABEL not in store.columns:
         return None
-    rows = sample(store, store.rows if every else max(_LEAST, _LABELS // _label_numbers(store))).rows
     found = find_label_errors(lambda: _labelled_blocks(store, rows), store.classes)
     return found if found.looked_at else None
 

@@ -16,13 +16,14 @@ from softlabels.errors import one_line
 from softlabels.pages.answers import Answers
 from softlabels.pages.boxes import Boxes, Row
 from softlabels.pages.distributions import ALL, NODES, Carried, Shown, Teacher, reference_node, shown
+from softlabels.pages.looked import Looked, looked_at
 from softlabels.pages.markup import Html, element, joined, paragraph
 from softlabels.pages.media import LARGE
 from softlabels.pages.numbers import numbers
 from softlabels.pages.row_boxes import RowBoxes, target_of_boxes
 from softlabels.pages.row_choice import MOST_ROWS, interleaved, ranked
-from softlabels.pages.row_inputs import RowInputs, inputs_of
-from softlabels.pages.row_scan import Scan, columns_of, counted, scan, teacher_of
+from softlabels.pages.row_inputs import RowInputs
+from softlabels.pages.row_scan import Scan, columns_of, counted, teacher_of
 from softlabels.pages.section import Section
 from softlabels.pages.token_names import TokenNames
 from softlabels.pages.value_rows import value_data
@@ -48,6 +49,7 @@ def rows_sections(
     transfer: TransferSetConfig | None = None,
     answers: Mapping[str, Sequence[Answers]] | None = None,
     *,
+    looked: Mapping[tuple[str, str], Looked] | None = None,
     boxes: Boxes | None = None,
     budget: int = BUDGET,
 ) -> list[Section]:
@@ -57,25 +59,24 @@ def rows_sections(
         stores: sealed stores by split.
         transfer: where raw inputs are; None for those that the stores hold.
         answers: what students say of rows, by split.
+        looked: what was found of them already, see `looked_at`.
         boxes: finds those of a detector, which are drawn over the pictures of the first target of distributions.
         budget: bytes of all sections together, roughly.
     """
-    every = [(split, target) for split, store in stores.items() for target in store.targets]
+    every = looked_at(stores, transfer) if looked is None else looked
     said = answers or {}
     shares = {split: 3 if said.get(split) else 1 for split in stores}
-    inputs = {split: inputs_of(store, transfer, split) for split, store in stores.items()}
     sections = []
-    for number, (split, target) in enumerate(every):
-        own, store = [each for each in said.get(split, ()) if each.target == target], stores[split]
-        drawn = boxes is not None and target_of_boxes(store) == target
+    for number, ((split, target), each) in enumerate(every.items()):
+        own = [one for one in said.get(split, ()) if one.target == target]
+        drawn = boxes is not None and target_of_boxes(stores[split]) == target
         sections.append(
             _section(
                 f"rows-{number}",
                 f"Rows: {split}" + f", {target}" * bool(target),
-                store.only(target),
-                inputs[split],
+                each,
                 own,
-                RowBoxes(store, target, own, boxes) if boxes is not None and drawn else None,
+                RowBoxes(stores[split], target, own, boxes) if boxes is not None and drawn else None,
                 budget * shares[split] // sum(shares[split] for split, _ in every),
             )
         )
@@ -83,15 +84,9 @@ def rows_sections(
 
 
 def _section(
-    name: str,
-    title: str,
-    store: Store,
-    inputs: RowInputs,
-    answers: Sequence[Answers],
-    boxes: RowBoxes | None,
-    budget: int,
+    name: str, title: str, looked: Looked, answers: Sequence[Answers], boxes: RowBoxes | None, budget: int
 ) -> Section:
-    found = scan(store)
+    store, found, inputs = looked.store, looked.found, looked.inputs
     lists = ranked(store, found, answers)
     rows, said = _fitting(store, interleaved(lists), inputs, answers, boxes, budget)
     data = _data(store, np.array(rows, np.int64), inputs, answers, found.usual, [each.get("boxes") for each in said])
@@ -280,7 +275,8 @@ def _words(store: Store, found: Scan, shown_rows: str, inputs: RowInputs) -> lis
     errors = found.errors
     if errors is not None:
         trust = _FOLDS if store.spec.folds else _MEMORY
-        count = f"{len(errors.places):,} of {errors.looked_at:,} hard labels"
+        some = f" (of {found.labels_of:,} rows, taken evenly by content key)" if found.labels_of < store.rows else ""
+        count = f"{len(errors.places):,} of {errors.looked_at:,} hard labels{some}"
         how = f"by confident learning on the ensemble's probabilities at T = {store.encoding.near_1:g}"
         said.append(paragraph(f"Likely label errors: {count}, {how}. {trust} Look at them before you change any."))
     return said

@@ -94,29 +94,75 @@ const softlabels = (() => {
     return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, named(each)]));
   }
 
-  // Draw a Vega-Lite specification in `root`. `data`: name -> rows, for {"data": {"name": NAME}}.
-  // The promise gives {update(name, rows), view}.
-  async function chart(root, spec, data) {
-    const place = element("div", { class: "chart" });
+  // Plots that are not drawn yet: place -> what draws it. One is drawn when it comes near the window, the others when the browser
+  // has nothing else to do, and all before they are printed.
+  const later = new Map();
+  const near = new IntersectionObserver(
+    (seen) => seen.forEach(({ target, isIntersecting }) => isIntersecting && later.get(target)?.()),
+    { rootMargin: "100% 0px" }
+  );
+  const hasWidth = (place) => place.offsetWidth > 0; // a plot that is not shown has none, and is drawn once it is
+  let rest = null; // of the drawing when there is nothing else to do, which begins after the first plots
+  const appears = new ResizeObserver(() => rest && drawRest());
+
+  // A place for a Vega-Lite specification in `root`. `data`: name -> rows, for {"data": {"name": NAME}}.
+  // Gives {update(name, rows)}.
+  function chart(root, spec, data) {
+    const place = element("div", { class: "chart undrawn" });
+    const datasets = named({ ...(spec.datasets || {}), ...(data || {}) });
+    const changed = new Set(); // while it was drawn
+    let view = null;
+    async function embed() {
+      const full = {
+        $schema: "https://vega.github.io/schema/vega-lite/v6.json", // a name: nothing is fetched
+        width: "container", height: 220, autosize: { type: "fit-x", contains: "padding" }, ...named(spec),
+        datasets: { ...datasets },
+      };
+      const made = await vegaEmbed(place, full, {
+        mode: "vega-lite", ast: true, actions: false, renderer: "svg", config: CONFIG, tooltip: { theme: "page" },
+      });
+      view = made.view;
+      for (const name of changed) view.data(name, datasets[name]);
+      if (changed.size) await view.runAsync();
+      place.classList.remove("undrawn");
+      place.querySelector("svg")?.setAttribute("aria-hidden", "true"); // its place has the label
+    }
+    function draw() {
+      later.delete(place);
+      near.unobserve(place);
+      appears.unobserve(place);
+      return embed().catch((error) => broken(root, error));
+    }
     root.append(place);
-    const full = {
-      $schema: "https://vega.github.io/schema/vega-lite/v6.json", // a name: nothing is fetched
-      width: "container", height: 220, autosize: { type: "fit-x", contains: "padding" },
-      ...named(spec),
-      datasets: named({ ...(spec.datasets || {}), ...(data || {}) }),
-    };
-    const { view } = await vegaEmbed(place, full, {
-      mode: "vega-lite", ast: true, actions: false, renderer: "svg", config: CONFIG, tooltip: { theme: "page" },
-    });
-    const drawn = place.querySelector("svg");
-    if (drawn) drawn.setAttribute("aria-hidden", "true"); // its place has the label
+    later.set(place, draw);
+    near.observe(place);
+    appears.observe(place);
     return {
-      view,
       update(name, rows) {
-        view.data(name, named(rows));
-        return view.runAsync();
+        datasets[name] = named(rows);
+        if (view) view.data(name, datasets[name]).runAsync();
+        else changed.add(name);
       },
     };
+  }
+
+  const idle = () => new Promise((done) => (window.requestIdleCallback || setTimeout)(done));
+
+  // In the order of the page: those that the window shows, or all that have a place.
+  async function drawPlots(all) {
+    const seen = (place) => place.getBoundingClientRect().top < innerHeight && place.getBoundingClientRect().bottom > 0;
+    const next = () => [...later].find(([place]) => hasWidth(place) && (all || seen(place)));
+    for (let found = next(); found; found = next()) {
+      if (all) await idle();
+      await later.get(found[0])?.();
+    }
+  }
+
+  const drawRest = () => (rest = Promise.resolve(rest).then(() => drawPlots(true)));
+
+  function broken(root, error) {
+    root.append(element("p", { class: "broken" }, `This part could not be drawn: ${error.message}`));
+    console.error(error);
   }
 
   // `listener` is called with T now, and with each new one, at most once a frame.
@@ -175,21 +221,27 @@ const softlabels = (() => {
     });
   }
 
-  // At the end of the page: the bar, then each section by its script, once it comes near the window; all of them for print.
-  // The root says `data-drawn`: "yes" once what is near is drawn, "all" once everything is.
-  function begin() {
+  // At the end of the page: the bar, then each section by its script, in the order of the page: those that the window shows, and
+  // their plots, and the others when the browser has nothing else to do; all of them before they are printed. The root says
+  // `data-ready` once what the window shows is drawn, and `data-drawn` once everything is.
+  async function begin() {
     bar();
     const left = new Set(document.querySelectorAll("section[data-script]"));
-    const near = new IntersectionObserver((found) => drawn(found.filter((each) => each.isIntersecting).map((each) => each.target)), { rootMargin: "400px" });
-    async function drawn(roots) {
-      const own = roots.filter((root) => left.delete(root));
-      own.forEach((root) => near.unobserve(root));
-      await Promise.all(own.map(draw));
-      document.documentElement.dataset.drawn = left.size ? "yes" : "all";
+    const drawn = (root) => left.delete(root) && draw(root);
+    addEventListener("beforeprint", () => {
+      left.forEach(drawn);
+      later.forEach((draw, place) => hasWidth(place) && draw());
+    });
+    const first = () => [...left].slice(0, 1).filter((root) => root.getBoundingClientRect().top < innerHeight);
+    for (let [root] = first(); root; [root] = first()) await drawn(root);
+    await drawPlots(false);
+    document.documentElement.dataset.ready = "yes";
+    for (const root of [...left]) {
+      await idle();
+      await drawn(root);
     }
-    left.forEach((root) => near.observe(root));
-    window.addEventListener("beforeprint", () => drawn([...left]));
-    if (!left.size) drawn([]);
+    await drawRest();
+    document.documentElement.dataset.drawn = "yes";
   }
 
   async function draw(root) {
@@ -197,8 +249,7 @@ const softlabels = (() => {
       const data = JSON.parse(document.getElementById(`data-${root.id}`).textContent);
       await sections[root.dataset.script](root, data);
     } catch (error) {
-      root.append(element("p", { class: "broken" }, `This part could not be drawn: ${error.message}`));
-      console.error(error);
+      broken(root, error);
     }
   }
 

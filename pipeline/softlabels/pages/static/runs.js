@@ -155,7 +155,7 @@ softlabels.sections.runs = async (root, data) => {
     return chart(place(`${name}-classes`), { data: { name: "points" }, height, mark, encoding }, { points });
   }
 
-  // Which run is shown; all are drawn before, since a plot that is not shown has no width.
+  // Which run is shown; the plots of the others are drawn once they are.
   function choice() {
     const parts = [...root.querySelectorAll(".run")];
     if (parts.length < 2) return;
