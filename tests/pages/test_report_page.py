@@ -14,7 +14,7 @@ import zarr
 from softlabels.store import Store, open_store
 from softlabels_stages.__main__ import main
 from tests.pages import digits
-from tests.pages.browser import DESKTOP, PHONE, SMALL, Tabs, too_wide
+from tests.pages.browser import DESKTOP, PHONE, SMALL, Tabs, too_wide, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -221,3 +221,16 @@ def test_in_the_dark_text_is_light(made: Path, tabs: Tabs) -> None:
     for place in ("body", "dd", "#rows-0-sort", "td", ".quiet"):
         assert page.eval_on_selector(place, colours.format("color")) > 0.6, place
     assert page.eval_on_selector(".plot svg text", colours.format("fill")) > 0.6
+
+
+@pytest.mark.slow
+def test_plots_wait_for_the_window_or_the_printer(made: Path, tabs: Tabs) -> None:
+    page = tabs.browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    page.add_init_script("window.requestIdleCallback = () => 0")  # there is always something else to do
+    page.goto((made / "report.html").resolve().as_uri())
+    page.wait_for_selector("[data-ready]", state="attached")
+    assert page.locator(".chart.undrawn").count() > 3
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    wait_until(page, "document.querySelector('.chart.undrawn') === null")
+    assert page.locator("p.broken").count() == 0
+    page.context.close()
