@@ -14,6 +14,7 @@ from softlabels.objects import ObjectSpec, call_with
 from softlabels.pages.boxes import Boxes
 from softlabels.pages.looked import Looked, looked_at
 from softlabels.pages.page import page
+from softlabels.pages.row_boxes import target_of_boxes
 from softlabels.pages.rows import rows_sections
 from softlabels.pages.runs import runs_sections
 from softlabels.pages.section import Section
@@ -69,7 +70,7 @@ def report(
     splits = source.open(only=split)
     transfer = transfer or next((run.transfer_set for run in runs), None)
     looked = looked_at(splits, transfer, every_label=label_errors is not None)
-    sections = _sections(source, splits, runs, looked, _boxes_of(boxes, runs, watch), watch, transfer)
+    sections = _sections(source, splits, runs, looked, _boxes_of(boxes, runs, splits, watch), watch, transfer)
     first = next(iter(splits.values())).spec
     title = f"{first.teacher.name} on {first.transfer_set.name}"
     made = page(title, sections, slider=Slider.of([*splits.values()])).encode()
@@ -99,7 +100,9 @@ def _sections(
     return [*store_sections(splits, slider, transfer), *runs_sections([run for run, _ in shown], links), *rows]
 
 
-def _boxes_of(own: ObjectSpec | None, runs: Sequence[GivenRun], watch: Watch) -> Boxes | None:
+def _boxes_of(
+    own: ObjectSpec | None, runs: Sequence[GivenRun], splits: Mapping[str, Store], watch: Watch
+) -> Boxes | None:
     """Finds boxes by the caller's own function, or else by that of a run, which may be code that may not run here."""
     theirs = next((run.boxes for run in runs if run.boxes is not None), None)
     spec = own or theirs
@@ -111,6 +114,9 @@ def _boxes_of(own: ObjectSpec | None, runs: Sequence[GivenRun], watch: Watch) ->
         if own is not None:
             raise
         watch.warn(f"no boxes are drawn: {error}")
+        return None
+    if all(target_of_boxes(store) is None for store in splits.values()):
+        watch.warn("no boxes are drawn: the store has no positions with classes")
         return None
     return Boxes(lambda outputs: call_with(spec, outputs)(), spec.class_path)
 
