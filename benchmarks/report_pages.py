@@ -1,4 +1,4 @@
-"""Reports as a browser opens them: bytes, seconds until all is drawn, and pictures of them for README and gallery.
+"""Reports as a browser opens them: bytes, seconds until what is near the window is drawn, and pictures of them for README and gallery.
 
 python -m benchmarks.report_pages digits.html lm.html [--picture=docs/report.png]
 
@@ -6,6 +6,7 @@ The pages are those that `softlabels report` writes. It opens each a few times i
 picture is of the first page, at T = 4: the slider, histograms and a row, or what `--show` names. The gallery's are
 
     --show '#rows-0 .row-legend' '#rows-0 .row' --width=760 --picture=docs/gallery/text.png   of the report of text.yaml
+    --show '#rows-0 .row-boxes' '#rows-0 .row' --width=760 --picture=docs/gallery/boxes.png   of the report of detect
     --show header '#part-5' --width=720 --picture=docs/gallery/plan.png                       of softlabels plan text.yaml --page
 """
 
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 def opened(browser: Browser, path: Path) -> tuple[float, float]:
-    """Seconds from the request until every section is drawn, and those of the processor that Chromium's processes took."""
+    """Seconds from the request until every section near the window is drawn, and those of the processor that Chromium's processes took."""
     page = browser.new_page()
     session = browser.new_browser_cdp_session()
 
@@ -73,7 +74,7 @@ def opened(browser: Browser, path: Path) -> tuple[float, float]:
 
 
 def drawn(page: Page, path: Path) -> None:
-    """Open the file, and wait for the last plot."""
+    """Open the file, and wait for the last plot near the window."""
     page.goto(path.resolve().as_uri())
     page.wait_for_selector("[data-drawn]", state="attached")
 
@@ -82,6 +83,8 @@ def picture(browser: Browser, path: Path, show: Sequence[str], width: int) -> Im
     """Parts of a page below each other, at T = 4 where it has a slider, in 128 colours."""
     page = browser.new_page(viewport={"width": width, "height": SIZE[1]})
     drawn(page, path)
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")  # which draws what is far below too
+    page.wait_for_selector("[data-drawn=all]", state="attached")
     if page.locator("#temperature-number").count():
         page.fill("#temperature-number", "4")
         page.locator("h1").click()

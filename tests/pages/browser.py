@@ -37,8 +37,10 @@ class Tabs:
     problems: list[str] = field(default_factory=list)
     opened: list[Page] = field(default_factory=list)
 
-    def open(self, path: Path, size: tuple[int, int] = DESKTOP, **settings: Any) -> Page:
-        """The page of a file, once it has loaded, in a window of that width and height; `settings` are the context's."""
+    def open(self, path: Path, size: tuple[int, int] = DESKTOP, *, lazy: bool = False, **settings: Any) -> Page:
+        """The page of a file, once it has loaded, in a window of that width and height; `settings` are the context's. Sections
+        far below are drawn too, as for print, unless `lazy`.
+        """
         context = self.browser.new_context(viewport={"width": size[0], "height": size[1]}, **settings)
         page = context.new_page()
         own = path.resolve().as_uri()
@@ -51,6 +53,8 @@ class Tabs:
         page.set_default_timeout(20_000)  # ms
         self.opened.append(page)
         page.goto(own)
+        if not lazy:
+            page.evaluate("dispatchEvent(new Event('beforeprint'))")
         return page
 
     def _saw(self, kind: str, text: str) -> None:

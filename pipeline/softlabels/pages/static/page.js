@@ -11,7 +11,8 @@ const softlabels = (() => {
 
   // {"dtype", "shape", "base64"} -> typed array, with its shape
   function numbers(packed) {
-    const bytes = Uint8Array.from(atob(packed.base64), (each) => each.charCodeAt(0));
+    const text = atob(packed.base64), bytes = new Uint8Array(text.length);
+    for (let at = 0; at < text.length; at++) bytes[at] = text.charCodeAt(at); // Uint8Array.from takes ten times as long
     const found = new DTYPES[packed.dtype](bytes.buffer);
     found.shape = packed.shape;
     return found;
@@ -37,13 +38,16 @@ const softlabels = (() => {
 
   // log softmax(logits / T), in float64; -Infinity stays
   function logSoftmax(logits, T) {
-    const found = Float64Array.from(logits, (z) => z / T);
-    let most = -Infinity;
-    for (const z of found) if (z > most) most = z;
-    let sum = 0;
-    for (const z of found) sum += Math.exp(z - most);
+    const found = new Float64Array(logits.length);
+    let most = -Infinity, sum = 0;
+    for (let k = 0; k < found.length; k++) {
+      found[k] = logits[k] / T;
+      if (found[k] > most) most = found[k];
+    }
+    for (let k = 0; k < found.length; k++) sum += Math.exp(found[k] - most);
     const shift = most + Math.log(sum);
-    return found.map((z) => z - shift);
+    for (let k = 0; k < found.length; k++) found[k] -= shift;
+    return found;
   }
 
   // T, or the end next to it of what an ascending list spans.
@@ -171,11 +175,21 @@ const softlabels = (() => {
     });
   }
 
-  // At the end of the page: the bar, then each section by its script. The root says `data-drawn` once all are there.
-  async function begin() {
+  // At the end of the page: the bar, then each section by its script, once it comes near the window; all of them for print.
+  // The root says `data-drawn`: "yes" once what is near is drawn, "all" once everything is.
+  function begin() {
     bar();
-    await Promise.all([...document.querySelectorAll("section[data-script]")].map(draw));
-    document.documentElement.dataset.drawn = "yes";
+    const left = new Set(document.querySelectorAll("section[data-script]"));
+    const near = new IntersectionObserver((found) => drawn(found.filter((each) => each.isIntersecting).map((each) => each.target)), { rootMargin: "400px" });
+    async function drawn(roots) {
+      const own = roots.filter((root) => left.delete(root));
+      own.forEach((root) => near.unobserve(root));
+      await Promise.all(own.map(draw));
+      document.documentElement.dataset.drawn = left.size ? "yes" : "all";
+    }
+    left.forEach((root) => near.observe(root));
+    window.addEventListener("beforeprint", () => drawn([...left]));
+    if (!left.size) drawn([]);
   }
 
   async function draw(root) {
