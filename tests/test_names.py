@@ -67,7 +67,7 @@ def test_the_table_holds_everything_that_a_recipe_can_name() -> None:
 
 
 def shipped() -> set[str]:
-    """Long names of models, prepare functions and augmentations, found in the modules."""
+    """Long names of models, prepare functions, augmentations and what finds boxes, found in the modules."""
     packages = [importlib.import_module(f"softlabels.{room}") for room in ("models", "transfer", "recipes")]
     modules = [entry.name for each in packages for entry in pkgutil.iter_modules(each.__path__, f"{each.__name__}.")]
     found = {}
@@ -85,6 +85,7 @@ def shipped() -> set[str]:
         | prepares
         | {path for path in functions if path.startswith("softlabels.recipes.augment.")}
         | {path for path, value in functions.items() if str(inspect.signature(value)).startswith("(*, split: 'str', ")}
+        | {path for path in functions if path.startswith("softlabels.recipes.detect_boxes.")}
         | {"softlabels.models.narrow.narrowed"}  # what a recipe of pruned students says of them
         | {"softlabels.transfer.sequences.token_rows"}  # what a specification says of rows of tokens; a recipe does not
     )

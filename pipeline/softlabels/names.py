@@ -30,6 +30,7 @@ SHIPPED = {
     "softlabels.models.SequenceClassifier": "softlabels.models.hf.SequenceClassifier",
     "softlabels.models.TwoSteps": "softlabels.recipes.diffusion.TwoSteps",
     "softlabels.models.narrowed": "softlabels.models.narrow.narrowed",
+    "softlabels.recipes.cell_boxes": "softlabels.recipes.detect_boxes.cell_boxes",
     "softlabels.student.augment.jitter": "softlabels.recipes.augment.jitter",
     "softlabels.student.augment.mask_tokens": "softlabels.recipes.augment.mask_tokens",
     "softlabels.transfer.audio": "softlabels.transfer.sound.audio",

@@ -61,6 +61,7 @@ class TrainStudent(_Rows):
     store: Stores = (OWN_STORE,)  # a folder of splits, one of them, or an address; several: one ensemble
     out: str | None = None  # the run folder; by default runs/NAME-xxxxxxxx, where x depends on the settings
     tracker: ObjectSpec | None = None  # class that is told the curves of each student, beside TensorBoard
+    boxes: ObjectSpec | None = None  # function that finds a detector's boxes in the outputs of a row, for report.html
     processes: int = 1  # processes that train together on this machine; for several machines use torchrun
 
 
@@ -88,6 +89,7 @@ class _OfRun(_Rows):
     name: str = "student"  # of the run
     teacher: dict[str, Any] | None = None  # not used; kept in config.yaml
     labels: dict[str, Any] | None = None  # as teacher
+    boxes: dict[str, Any] | None = None  # as teacher
     from_: str = ""  # a finished run
     store: Stores = (OWN_STORE,)  # the store or stores that the run was trained on; by default those in the run
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from softlabels.models.config import ModelConfig
+from softlabels.objects import ObjectSpec
 from softlabels.student.sweep import StudentTraining
 from softlabels.transfer.config import TransferSetConfig
 
@@ -18,6 +19,7 @@ class Report:
     out: str = "report.html"  # the file to write
     label_errors: str | None = None  # a CSV file for the list of hard labels that are likely wrong
     transfer_set: TransferSetConfig | None = None
+    boxes: ObjectSpec | None = None  # function that finds a detector's boxes in the outputs of a row
 
 
 @dataclass(frozen=True)
@@ -27,3 +29,4 @@ class OfRun:
     student: ModelConfig | None = None
     training: StudentTraining = field(default_factory=StudentTraining)
     transfer_set: TransferSetConfig | None = None
+    boxes: ObjectSpec | None = None

@@ -56,6 +56,7 @@ SECTIONS = (
     "training",
     "tracker",
     "pinned",
+    "boxes",
 )
 OF_STORES = ("store", "repeated", "rename")  # what a recipe may say of the stores that students learn from
 EXAMPLE = "digits"

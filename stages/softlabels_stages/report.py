@@ -28,7 +28,15 @@ def main(args: Report, words: Sequence[str]) -> int:
     """Write it, and say where it is."""
     trust = [word for word in words if word.partition("=")[0] == "--trust"]
     runs = [_given(Path(run), args, trust) for run in args.runs]
-    report(args.store, runs, out=args.out, transfer=args.transfer_set, label_errors=args.label_errors, watch=PRINTED)
+    report(
+        args.store,
+        runs,
+        out=args.out,
+        transfer=args.transfer_set,
+        boxes=args.boxes,
+        label_errors=args.label_errors,
+        watch=PRINTED,
+    )
     return 0
 
 
@@ -42,7 +50,7 @@ def _given(run: Path, args: Report, trust: Sequence[str]) -> GivenRun:
         own = parse([f"--config={run / RECIPE}", *trust], OfRun, stage="report", doc=None, run=run)
     except ConfigError as error:
         return GivenRun(run, untold=str(error))
-    return GivenRun(run, own.student, own.training, args.transfer_set or own.transfer_set)
+    return GivenRun(run, own.student, own.training, args.transfer_set or own.transfer_set, boxes=own.boxes)
 
 
 if __name__ == "__main__":

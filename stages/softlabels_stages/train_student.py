@@ -80,7 +80,7 @@ def _report(args: TrainStudent, run: Run) -> None:
     from softlabels.jobs.report_runs import GivenRun  # which a run without a page does not need
     from softlabels.jobs.run_page import run_page
 
-    given = GivenRun(run.path, args.student, args.training, args.transfer_set)
+    given = GivenRun(run.path, args.student, args.training, args.transfer_set, boxes=args.boxes)
     page = run_page(given, run.results, args.source, watch=Watch(say, warn))
     if page is not None:
         say(f"report: {page}")

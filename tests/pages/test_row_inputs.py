@@ -40,6 +40,15 @@ def test_a_small_picture_is_kept(rng: np.random.Generator, shape: tuple[int, ...
     assert np.array_equal(pixels(picture(values)), channels_last.squeeze())
 
 
+def test_a_photograph_is_a_jpeg_that_looks_the_same(rng: np.random.Generator) -> None:
+    shades = np.add.outer(np.sin(np.arange(80) / 9), np.cos(np.arange(90) / 7))[..., None] * [50, 30, 40] + 128
+    values = (shades + rng.normal(size=(80, 90, 3)) * 2).astype(np.uint8)
+    found = picture(values)
+    assert found.startswith("data:image/jpeg;base64,")
+    assert np.abs(pixels(found) - values.astype(float)).mean() < 3
+    assert picture(values // 128 * 255).startswith("data:image/png;base64,")  # sharp edges stay as they are
+
+
 def test_a_large_picture_is_made_smaller_and_a_dark_one_lighter(rng: np.random.Generator) -> None:
     assert max(pixels(picture(rng.integers(0, 256, (400, 200), np.uint8))).shape) == EDGE
     dark = rng.integers(0, 17, (8, 8), np.uint8)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from softlabels.errors import ConfigError
+from softlabels.errors import ConfigError, SoftLabelsError
 from softlabels.jobs.label_error_list import write_label_errors
 from softlabels.jobs.report_runs import GivenRun, shown_run
 from softlabels.jobs.sources import Labels, Source
 from softlabels.jobs.watch import LOGGED, Watch
+from softlabels.objects import ObjectSpec, call_with
+from softlabels.pages.boxes import Boxes
 from softlabels.pages.page import page
 from softlabels.pages.rows import rows_sections
 from softlabels.pages.runs import runs_sections
@@ -27,6 +29,7 @@ def report(
     out: str | Path = "report.html",
     split: str | None = None,
     transfer: TransferSetConfig | None = None,
+    boxes: ObjectSpec | None = None,
     label_errors: str | Path | None = None,
     watch: Watch = LOGGED,
 ) -> Path:
@@ -38,6 +41,8 @@ def report(
         out: the file.
         split: the only one that is shown; all by default.
         transfer: where the inputs of the rows are, of a store that does not hold them.
+        boxes: of a detector's store, the function that finds boxes in the outputs of a row (docs/uses/detect.md); by default
+            that of a run.
         label_errors: a file for the list of hard labels that are likely wrong, as CSV (docs/report.md).
 
     Returns:
@@ -45,7 +50,8 @@ def report(
 
     Raises:
         StorePathError, UnsealedStore: no sealed store. DamagedStore: a chunk is damaged.
-        ConfigError, DamagedRun: no finished run, or files that are no run's; no hard labels for `label_errors`.
+        ConfigError, DamagedRun: no finished run, or files that are no run's; no hard labels for `label_errors`; boxes that
+            are none.
         MissingExtra: vl-convert is not installed. DiskFull, StorageError: the page cannot be written.
 
     Example:
@@ -58,11 +64,13 @@ def report(
             _require_place(Path(each))
     source = Source.of(store)
     splits = source.open(only=split)
-    shown = [shown_run(run, source, splits, watch, named=len(runs) > 1) for run in runs]
+    finder = _boxes_of(boxes, runs, watch)
+    named, others = len(runs) > 1, finder is not None
+    shown = [shown_run(run, source, splits, watch, named=named, others=others) for run in runs]
     answers = {name: [each for _, said in shown for each in said.get(name, ())] for name in splits}
     slider = Slider.of([*splits.values()])
     transfer = transfer or next((run.transfer_set for run in runs), None)
-    rows = rows_sections(splits, transfer, answers)
+    rows = rows_sections(splits, transfer, answers, boxes=finder)
     places = zip([(name, target) for name, each in splits.items() for target in each.targets], rows, strict=True)
     links = {place: section.name for place, section in places}
     sections = [*store_sections(splits, slider, transfer), *runs_sections([run for run, _ in shown], links), *rows]
@@ -75,6 +83,22 @@ def report(
     write_atomically(Path(out), made)
     watch.say(f"report: {out}")
     return Path(out)
+
+
+def _boxes_of(own: ObjectSpec | None, runs: Sequence[GivenRun], watch: Watch) -> Boxes | None:
+    """Finds boxes by the caller's own function, or else by that of a run, which may be code that may not run here."""
+    theirs = next((run.boxes for run in runs if run.boxes is not None), None)
+    spec = own or theirs
+    if spec is None:
+        return None
+    try:
+        call_with(spec, {})
+    except SoftLabelsError as error:
+        if own is not None:
+            raise
+        watch.warn(f"no boxes are drawn: {error}")
+        return None
+    return Boxes(lambda outputs: call_with(spec, outputs)(), spec.class_path)
 
 
 def _require_place(out: Path) -> None:

@@ -19,6 +19,7 @@ from softlabels.jobs.sources import Labels
 from softlabels.jobs.student_answers import Said, ask_students, chosen_students, folder_of
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.models import ModelConfig
+from softlabels.objects import ObjectSpec
 from softlabels.pages.answers import Answers
 from softlabels.pages.runs import runs_sections
 from softlabels.pages.shown_run import ShownRun, Size
@@ -46,6 +47,7 @@ class GivenRun:
         path: its folder.
         student, training, transfer_set: of its recipe, by which its students are asked, see `train`; without a student they are
             not. untold: why not.
+        boxes: of its recipe, see `report`.
     """
 
     path: Path
@@ -53,16 +55,24 @@ class GivenRun:
     training: StudentTraining | None = None
     transfer_set: TransferSetConfig | None = None
     untold: str = ""
+    boxes: ObjectSpec | None = None
 
 
 def shown_run(
-    given: GivenRun, source: Labels, stores: Mapping[str, Store], watch: Watch = LOGGED, *, named: bool = False
+    given: GivenRun,
+    source: Labels,
+    stores: Mapping[str, Store],
+    watch: Watch = LOGGED,
+    *,
+    named: bool = False,
+    others: bool = False,
 ) -> tuple[ShownRun, dict[str, list[Answers]]]:
     """A run as a page shows it, and what its students say of rows, by the split of the store that was held out.
 
     Args:
         source: the report's store. stores: its splits by name, opened.
         named: the students are called by their run too, as of several.
+        others: see `ask_students`.
 
     Raises:
         ConfigError: no finished run. DamagedRun: files that are no run's. StrangePath: links.
@@ -76,7 +86,7 @@ def shown_run(
         try:
             said = ask_students(
                 run, results, given.student, given.training or StudentTraining(), source,
-                transfer_set=given.transfer_set, missing=_missing(run), watch=quiet,
+                transfer_set=given.transfer_set, missing=_missing(run), others=others, watch=quiet,
             )  # fmt: skip
         except SoftLabelsError as error:
             untold = f"{type(error).__name__}: {error}"

@@ -92,6 +92,7 @@ def ask_students(
     *,
     transfer_set: TransferSetConfig | None,
     missing: Missing = "error",
+    others: bool = False,
     watch: Watch,
 ) -> Said:
     """Ask the students that stand for a run about the rows that it was judged on, or an even sample of them by content key.
@@ -101,6 +102,7 @@ def ask_students(
         student, training: of its recipe; whether its code may run was asked before (`softlabels.objects`).
         source: the stores that it was judged on.
         transfer_set, missing: see `train`.
+        others: whether a student's outputs of the other targets are kept beside those of its own.
 
     Raises:
         ConfigError: no inputs; settings that are not the run's. ClassMismatch, WeightsError, UntrustedCode, DamagedStore.
@@ -113,7 +115,8 @@ def ask_students(
     answers, held_out = [], []
     for target in dict.fromkeys(each.target for each in chosen):
         own = [each for each in chosen if each.target == target]
-        one = _OfTarget(split, target, heads[target].output, heads[target].config.mean, len(rows))
+        names = {name: head.output for name, head in heads.items() if others or name == target}
+        one = _OfTarget(split, target, names, heads[target].config.mean, len(rows))
         with naming_target(target):
             found, counted = one.ask([(each, models[each.folder]) for each in own], rows, results["split"])
         answers += found
@@ -157,8 +160,8 @@ def even(keys: NDArray[np.uint8], most: int) -> NDArray[np.int64]:
 class _OfTarget:
     """One target of a split, about which students are asked."""
 
-    def __init__(self, split: Split, target: str, output: str, mean: str, of: int) -> None:
-        self.split, self.target, self.output, self.mean, self.of = split, target, output, mean, of
+    def __init__(self, split: Split, target: str, heads: Mapping[str, str], mean: str, of: int) -> None:
+        self.split, self.target, self.heads, self.mean, self.of = split, target, heads, mean, of
         self.store = split.store.only(target)
         self.kind = self.store.encoding.target
         many = self.store.classes > FEW
@@ -176,7 +179,7 @@ class _OfTarget:
         kinds = {ENSEMBLE: ENSEMBLE} | {each.label: each.kind for each, _ in students}
         classes = self.store.classes if self.kind == "softmax" and self.store.classes <= FEW else None
         found = HeldOut(name, self.target, len(sample), self.of, self.grid, kinds, classes)
-        outputs: dict[str, list[NDArray[np.float32]]] = {each.label: [] for each, _ in students}
+        outputs: dict[tuple[str, str], list[NDArray[np.float32]]] = {}
         numbers_kept: list[NDArray[np.int64]] = []
         batch_size = max(1, min(256, KEPT // numbers))
         with torch.inference_mode():
@@ -186,16 +189,17 @@ class _OfTarget:
                 at = np.array([number for number, row in enumerate(batch.rows.tolist()) if row in kept], np.int64)
                 numbers_kept.append(batch.rows[at])
                 for label, states in said.items():
-                    outputs[label].append(self._whole(states, one)[at])
-                self._count(one, said, found)
+                    for name, each in states.items():
+                        outputs.setdefault((label, name), []).append(self._whole(each, one, name)[at])
+                self._count(one, {label: states[self.target] for label, states in said.items()}, found)
         return self._answers(students, numbers_kept, outputs), found if found.labelled else None
 
-    def _said(self, model: nn.Module, batch: Batch) -> StudentOutputs:
-        return answers_of(model, batch, {self.target: self.output})[self.target]
+    def _said(self, model: nn.Module, batch: Batch) -> dict[str, StudentOutputs]:
+        return answers_of(model, batch, self.heads)
 
-    def _whole(self, states: StudentOutputs, batch: Batch) -> NDArray[np.float32]:
+    def _whole(self, states: StudentOutputs, batch: Batch, target: str) -> NDArray[np.float32]:
         """(B, [P,] C)."""
-        logits = states.logits(self.store.classes).float()
+        logits = states.logits(self.split.store.only(target).classes).float()
         shape = () if batch.mask is None else batch.mask.shape[1:]
         return logits.reshape(len(batch), *shape, logits.shape[-1]).numpy()
 
@@ -203,15 +207,17 @@ class _OfTarget:
         self,
         students: Sequence[tuple[Chosen, nn.Module]],
         numbers: Sequence[NDArray[np.int64]],
-        outputs: Mapping[str, Sequence[NDArray[np.float32]]],
+        outputs: Mapping[tuple[str, str], Sequence[NDArray[np.float32]]],
     ) -> list[Answers]:
         """By the rows of the store, each once."""
         stored = self.split.store.find(np.asarray(self.split.rows.keys)[np.concatenate(numbers)])
         rows, first = np.unique(stored, return_index=True)
-        return [
-            Answers(f"student, {each.label}", each.kind, rows, np.concatenate(outputs[each.label])[first], self.target)
-            for each, _ in students
-        ]
+        found = []
+        for each, _ in students:
+            own = {name: np.concatenate(outputs[each.label, name])[first] for name in self.heads}
+            said = own.pop(self.target)
+            found.append(Answers(f"student, {each.label}", each.kind, rows, said, self.target, own))
+        return found
 
     def _count(self, batch: Batch, said: Mapping[str, StudentOutputs], found: HeldOut) -> None:
         """Add a batch to what is counted."""

@@ -1,4 +1,4 @@
-"""Pictures and sound small enough for a page, as data URIs: PNG and WAV."""
+"""Pictures and sound small enough for a page, as data URIs: PNG or JPEG, and WAV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from softlabels.errors import MissingExtra
 from softlabels.objects import require_extra
 
-EDGE = 96  # pixels of a picture's longer edge
+EDGE, LARGE = 96, 320  # pixels of a picture's longer edge; of one in which boxes are drawn
 CLIP = 2.0  # seconds of sound
 _RATE = 12_000  # samples a second, at most
 _LEAST = 4  # pixels of an edge, below which numbers are no picture
@@ -29,18 +29,24 @@ def looks_like_picture(array: NDArray[np.generic]) -> bool:
     return edges[0] >= _LEAST and edges[1] <= 64 * edges[0] and known
 
 
-def picture(array: NDArray[np.generic]) -> str:
-    """A PNG of at most `EDGE` pixels an edge. Numbers that are no bytes, or dark ones, are stretched to black and white."""
+def picture(array: NDArray[np.generic], edge: int = EDGE) -> str:
+    """A PNG of at most `edge` pixels an edge, or a JPEG where that takes less than a third, as of photographs. Numbers that are
+    no bytes, or dark ones, are stretched to black and white.
+    """
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     image = PIL.Image.fromarray(_as_bytes(array))
-    if max(image.size) > EDGE:
-        image.thumbnail((EDGE, EDGE), PIL.Image.Resampling.BOX)
-    out = io.BytesIO()
-    image.save(out, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+    if max(image.size) > edge:
+        image.thumbnail((edge, edge), PIL.Image.Resampling.BOX)
+    png, jpeg = io.BytesIO(), io.BytesIO()
+    image.save(png, "PNG", optimize=True)
+    if image.mode in ("L", "RGB"):
+        image.save(jpeg, "JPEG", quality=90, subsampling=0)
+        if 3 * len(jpeg.getvalue()) < len(png.getvalue()):
+            return f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
 
 
 def _as_bytes(array: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from softlabels.errors import TransferSetError, UserError, one_line
 from softlabels.labels import NO_LABEL
-from softlabels.pages.media import looks_like_picture, picture, sound
+from softlabels.pages.media import EDGE, looks_like_picture, picture, sound
 from softlabels.pages.token_names import TokenNames, token_names
 from softlabels.store import Store
 from softlabels.store.key_index import KeyIndex
@@ -48,8 +48,8 @@ class RowInputs(Protocol):
     said: str
     names: TokenNames | None
 
-    def of(self, rows: Ints) -> list[list[Json] | None]:
-        """The inputs of rows of the store; None where they are not there."""
+    def of(self, rows: Ints, *, edge: int = EDGE) -> list[list[Json] | None]:
+        """The inputs of rows of the store, pictures of at most `edge` pixels an edge; None where they are not there."""
         ...
 
     def following(self, rows: Ints) -> Ints | None:
@@ -65,7 +65,7 @@ class NoInputs:
     def __init__(self, why: str) -> None:
         self.said = why
 
-    def of(self, rows: Ints) -> list[list[Json] | None]:
+    def of(self, rows: Ints, *, edge: int = EDGE) -> list[list[Json] | None]:
         """See `RowInputs`."""
         return [None] * len(rows)
 
@@ -84,19 +84,19 @@ class EmbeddedInputs:
         self.said = "Inputs are those that the store holds: prepared, as the teacher saw them."
         self.said += f" {_NEXT}" * store.spec.of_tokens
 
-    def of(self, rows: Ints) -> list[list[Json] | None]:
+    def of(self, rows: Ints, *, edge: int = EDGE) -> list[list[Json] | None]:
         """See `RowInputs`."""
-        return [[self._shown(value)] for value in self._store.gather("input", rows)]
+        return [[self._shown(value, edge)] for value in self._store.gather("input", rows)]
 
     def following(self, rows: Ints) -> Ints | None:
         """See `RowInputs`."""
         own = self._store.gather("input", rows)
         return own[:, 0, 1:].astype(np.int64) if own.shape[1:] == (2, (self._store.positions or 0) + 1) else None
 
-    def _shown(self, value: NDArray[np.generic]) -> Json:
+    def _shown(self, value: NDArray[np.generic], edge: int) -> Json:
         if self._store.spec.of_tokens and value.ndim == 2 and len(value) == 2:
             return tokens(value, self._store.class_names)
-        return shown_value("input", value)
+        return shown_value("input", value, edge)
 
 
 class TransferInputs:
@@ -125,26 +125,26 @@ class TransferInputs:
             return found.keys, found.rows
         return np.asarray(rows.keys), np.arange(len(rows.keys))
 
-    def of(self, rows: Ints) -> list[list[Json] | None]:
+    def of(self, rows: Ints, *, edge: int = EDGE) -> list[list[Json] | None]:
         """See `RowInputs`."""
-        return [None if at < 0 else self._shown(at) for at in self._at[rows].tolist()]
+        return [None if at < 0 else self._shown(at, edge) for at in self._at[rows].tolist()]
 
     def following(self, rows: Ints) -> Ints | None:
         """See `RowInputs`."""
         return None
 
-    def _shown(self, at: int) -> list[Json]:
+    def _shown(self, at: int, edge: int) -> list[Json]:
         table = self._source.data[at : at + 1]
-        return [self._column(table, name, at) for name in self._config.inputs]
+        return [self._column(table, name, at, edge) for name in self._config.inputs]
 
-    def _column(self, table: pa.Table, name: str, at: int) -> Json:
+    def _column(self, table: pa.Table, name: str, at: int, edge: int) -> Json:
         """One input of row `at`: what cannot be read says so, and the row's others are shown."""
         try:
             column = column_at(table, name)
             [value] = decode(column, name=name, start=at, images=name in self._source.images, missing=True).rows()
         except TransferSetError as error:
             return {"name": one_line(name, 60), "kind": "text", "text": f"(cannot be read: {one_line(error.what)})"}
-        return shown_value(name, value)
+        return shown_value(name, value, edge)
 
 
 class TokenInputs:
@@ -159,7 +159,7 @@ class TokenInputs:
         self._at = KeyIndex(np.asarray(self._rows.keys)).find(store.column("content_key"))  # type: ignore[arg-type]  # uint8
         self.said += _lost(self._at)
 
-    def of(self, rows: Ints) -> list[list[Json] | None]:
+    def of(self, rows: Ints, *, edge: int = EDGE) -> list[list[Json] | None]:
         """See `RowInputs`."""
         return [
             None if at < 0 else [tokens(np.asarray(self._rows.inputs[at]), self._words)]
@@ -191,12 +191,12 @@ def inputs_of(store: Store, transfer: TransferSetConfig | None, split: str) -> R
     return EmbeddedInputs(store) if store.spec.inputs == "embed" else NoInputs(why)
 
 
-def shown_value(name: str, value: Value) -> Json:
-    """One input of a row."""
-    return {"name": one_line(name, 60), **_shown(value)}
+def shown_value(name: str, value: Value, edge: int = EDGE) -> Json:
+    """One input of a row, pictures of at most `edge` pixels an edge."""
+    return {"name": one_line(name, 60), **_shown(value, edge)}
 
 
-def _shown(value: Value) -> Json:
+def _shown(value: Value, edge: int) -> Json:
     if value is None:
         return {"kind": "text", "text": "(missing)"}
     if isinstance(value, str):
@@ -215,7 +215,7 @@ def _shown(value: Value) -> Json:
         return _cells([[number, text[:TEXT]] for number, text in enumerate(value[:CELLS])], len(value))
     array = np.asarray(value)
     if looks_like_picture(array):
-        return {"kind": "picture", "source": picture(array), "shape": [*array.shape]}
+        return {"kind": "picture", "source": picture(array, edge), "shape": [*array.shape]}
     if array.ndim == 0:
         return {"kind": "text", "text": _number(array[()])}
     flat = array.reshape(-1)

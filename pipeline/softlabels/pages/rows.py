@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from softlabels.errors import one_line
 from softlabels.pages.answers import Answers
+from softlabels.pages.boxes import Boxes, Row
 from softlabels.pages.distributions import ALL, NODES, Carried, Shown, Teacher, reference_node, shown
 from softlabels.pages.markup import Html, element, joined, paragraph
+from softlabels.pages.media import LARGE
 from softlabels.pages.numbers import numbers
+from softlabels.pages.row_boxes import RowBoxes, target_of_boxes
 from softlabels.pages.row_choice import MOST_ROWS, interleaved, ranked
 from softlabels.pages.row_inputs import RowInputs, inputs_of
 from softlabels.pages.row_scan import Scan, columns_of, counted, scan, teacher_of
@@ -45,6 +48,7 @@ def rows_sections(
     transfer: TransferSetConfig | None = None,
     answers: Mapping[str, Sequence[Answers]] | None = None,
     *,
+    boxes: Boxes | None = None,
     budget: int = BUDGET,
 ) -> list[Section]:
     """A section for each target of each split.
@@ -53,36 +57,47 @@ def rows_sections(
         stores: sealed stores by split.
         transfer: where raw inputs are; None for those that the stores hold.
         answers: what students say of rows, by split.
+        boxes: finds those of a detector, which are drawn over the pictures of the first target of distributions.
         budget: bytes of all sections together, roughly.
     """
     every = [(split, target) for split, store in stores.items() for target in store.targets]
     said = answers or {}
     shares = {split: 3 if said.get(split) else 1 for split in stores}
     inputs = {split: inputs_of(store, transfer, split) for split, store in stores.items()}
-    return [
-        _section(
-            f"rows-{number}",
-            f"Rows: {split}" + f", {target}" * bool(target),
-            stores[split].only(target),
-            inputs[split],
-            [each for each in said.get(split, ()) if each.target == target],
-            budget * shares[split] // sum(shares[split] for split, _ in every),
+    sections = []
+    for number, (split, target) in enumerate(every):
+        own, store = [each for each in said.get(split, ()) if each.target == target], stores[split]
+        drawn = boxes is not None and target_of_boxes(store) == target
+        sections.append(
+            _section(
+                f"rows-{number}",
+                f"Rows: {split}" + f", {target}" * bool(target),
+                store.only(target),
+                inputs[split],
+                own,
+                RowBoxes(store, target, own, boxes) if boxes is not None and drawn else None,
+                budget * shares[split] // sum(shares[split] for split, _ in every),
+            )
         )
-        for number, (split, target) in enumerate(every)
-    ]
+    return sections
 
 
 def _section(
-    name: str, title: str, store: Store, inputs: RowInputs, answers: Sequence[Answers], budget: int
+    name: str,
+    title: str,
+    store: Store,
+    inputs: RowInputs,
+    answers: Sequence[Answers],
+    boxes: RowBoxes | None,
+    budget: int,
 ) -> Section:
     found = scan(store)
     lists = ranked(store, found, answers)
-    rows, said = _fitting(store, interleaved(lists), inputs, answers, budget)
-    data = _data(store, np.array(rows, np.int64), inputs, answers, found.usual)
+    rows, said = _fitting(store, interleaved(lists), inputs, answers, boxes, budget)
+    data = _data(store, np.array(rows, np.int64), inputs, answers, found.usual, [each.get("boxes") for each in said])
     errors = _errors_by_place(store, found)
     for number, row in enumerate(rows):
-        own = {"row": row, "inputs": said[number], "error": errors.get(row)}
-        data["rows"][number] |= own
+        data["rows"][number] |= {"row": row, "error": errors.get(row)} | said[number]
     shown_rows = f"{len(rows):,} of {store.rows:,} rows" + f", {data['starts'][-1]:,} positions" * bool(store.positions)
     said_first = _words(store, found, f"{shown_rows}, taken in turn from these lists: {'; '.join(lists)}", inputs)
     html = joined([*said_first, element("div", class_="rows")])
@@ -90,26 +105,41 @@ def _section(
 
 
 def _fitting(
-    store: Store, chosen: Sequence[int], inputs: RowInputs, answers: Sequence[Answers], budget: int
-) -> tuple[list[int], list[list[Json] | None]]:
-    """The rows that fit the budget, in order, with their inputs."""
+    store: Store,
+    chosen: Sequence[int],
+    inputs: RowInputs,
+    answers: Sequence[Answers],
+    boxes: RowBoxes | None,
+    budget: int,
+) -> tuple[list[int], list[Json]]:
+    """The rows that fit the budget, in order, with their inputs, and boxes in their pictures."""
     cost = _position_bytes(store, len(answers))
     work = _WORK if store.members == 1 and not store.encoding.keeps_all else _LESS
     work = max(1, work // min(POSITIONS, store.positions or 1) // (store.members * store.classes * NODES))
     rows: list[int] = []
-    said: list[list[Json] | None] = []
+    said: list[Json] = []
     left = float(budget)
     most = min(MOST_ROWS, work)
     for start in range(0, most, _AT_ONCE):
         part = np.array(chosen[start : min(most, start + _AT_ONCE)], np.int64)
         positions = counted(store, part).sum(axis=1).clip(max=POSITIONS)
-        for row, own, count in zip(part.tolist(), inputs.of(part), positions.tolist(), strict=True):
+        for row, own, count in zip(part.tolist(), _said(part, inputs, boxes), positions.tolist(), strict=True):
             left -= cost * count + len(json.dumps(own)) + 200
             if left < 0 and rows:
                 return rows, said
             rows.append(row)
             said.append(own)
     return rows, said
+
+
+def _said(rows: Ints, inputs: RowInputs, boxes: RowBoxes | None) -> list[Json]:
+    """Inputs of rows, and boxes where one of them is a picture."""
+    if boxes is None:
+        return [{"inputs": own} for own in inputs.of(rows)]
+    return [
+        {"inputs": own} | ({"boxes": found} if any(each["kind"] == "picture" for each in own or ()) else {})
+        for own, found in zip(inputs.of(rows, edge=LARGE), boxes.of(rows), strict=True)
+    ]
 
 
 def _position_bytes(store: Store, students: int) -> float:
@@ -122,13 +152,17 @@ def _position_bytes(store: Store, students: int) -> float:
 
 
 def _data(
-    store: Store, rows: Ints, inputs: RowInputs, answers: Sequence[Answers], usual: NDArray[np.float64] | None
+    store: Store,
+    rows: Ints,
+    inputs: RowInputs,
+    answers: Sequence[Answers],
+    usual: NDArray[np.float64] | None,
+    boxes: Sequence[Sequence[Row | None] | None],
 ) -> Json:
-    """All but the inputs."""
+    """All but inputs and boxes."""
     columns, counts = columns_of(store, rows)
     places = np.argwhere(counts)  # (N, 2), row by row
-    first = np.searchsorted(places[:, 0], np.arange(len(rows)))
-    keep = np.arange(len(places)) - first[places[:, 0]] < POSITIONS
+    keep = _kept(places, boxes)
     columns = {name: values[keep] for name, values in columns.items()}
     places = places[keep]
     starts = np.searchsorted(places[:, 0], np.arange(len(rows) + 1))
@@ -153,6 +187,16 @@ def _data(
     labels = hard if hard is not None and hard.ndim == 1 else np.full(len(places), -1)
     found = shown(teacher_of(store), columns, labels, [outputs for _, outputs in said])
     return data | _soft_data(teacher_of(store), found, hard, store.class_names or inputs.names)
+
+
+def _kept(places: Ints, boxes: Sequence[Sequence[Row | None] | None]) -> NDArray[np.bool_]:
+    """Which positions are shown: of each row those that have a box, and the first others, `POSITIONS` in all."""
+    keep = np.zeros(len(places), np.bool_)
+    for number, voices in enumerate(boxes):
+        own = np.flatnonzero(places[:, 0] == number)
+        boxed = np.isin(places[own, 1], [int(box[0]) for voice in voices or () for box in voice or ()])
+        keep[own[np.argsort(~boxed, kind="stable")[:POSITIONS]]] = True
+    return keep
 
 
 def _soft_data(

@@ -67,7 +67,14 @@ def to_cells(objects: Objects, cells: Floats, *, background: int) -> tuple[Ints,
 def from_cells(
     probabilities: Floats, boxes: Floats, cells: Floats, *, least: float = 0.02, overlap: float = 0.5
 ) -> Objects:
-    """The objects that a detector found in an image.
+    """The objects that a detector found in an image, best first. Arguments: `found_cells`."""
+    return found_cells(probabilities, boxes, cells, least=least, overlap=overlap)[1]
+
+
+def found_cells(
+    probabilities: Floats, boxes: Floats, cells: Floats, *, least: float, overlap: float
+) -> tuple[Ints, Objects]:
+    """The cells (N,) in which a detector found objects, and these, best first.
 
     Args:
         probabilities: (P, C) of each cell's class, background last.
@@ -83,7 +90,7 @@ def from_cells(
     scores = probabilities[cell, found].astype(np.float32)
     order = np.argsort(-scores, kind="stable")
     kept = order[_survivors(corners[order], found[order], overlap)]
-    return Objects(found[kept], corners[kept], scores[kept])
+    return cell[kept], Objects(found[kept], corners[kept], scores[kept])
 
 
 def overlaps(left: Floats, right: Floats) -> NDArray[np.float64]:

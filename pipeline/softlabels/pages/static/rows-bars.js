@@ -60,5 +60,5 @@ softlabels.parts.rowBars = (data, own) => {
       element("tbody", {}, [...Array(Math.min(K, 16)).keys()].map((d) => cells("td", line(d))))));
   }
 
-  return { legend, of: own.isValues ? vector : bars };
+  return { legend, of: own.isValues ? vector : bars, colours: { ensemble: COLOURS[0], students: STUDENT } };
 };

@@ -1,6 +1,6 @@
 "use strict";
-// What rows are sorted, filtered and coloured by. `change(name)` gives the listener that sets one value of the state.
-softlabels.parts.rowControls = (root, data, own, change) => {
+// What rows are sorted, filtered and coloured by, which `state` has. `change(name)` gives the listener that sets one value of the state.
+softlabels.parts.rowControls = (root, data, own, state, change) => {
   const { element } = softlabels;
   const { M, N, S, isValues, isSoftmax } = own;
   const idOf = (name) => `${root.id}-${name}`;
@@ -39,7 +39,7 @@ softlabels.parts.rowControls = (root, data, own, change) => {
       oninput: () => change("words")(search.value.toLowerCase()),
     });
     const shown = classes.filter((id) => id >= 0).slice(0, 1000).map((id) => [String(id), own.nameOf(id)]);
-    const colours = [["entropy", "entropy"], ...(M > 1 ? [["disagreement", "disagreement"]] : []),
+    const colours = [...(state.colour ? [] : [["", "nothing"]]), ["entropy", "entropy"], ...(M > 1 ? [["disagreement", "disagreement"]] : []),
       ...data.students.map((each, s) => [`student-${s}`, `KL of ${each.label}`])];
     return element("form", { class: "row-controls", onsubmit: (event) => event.preventDefault() },
       choice("sort", "Sort by", sorts, change("sort")),

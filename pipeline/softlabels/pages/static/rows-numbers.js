@@ -19,6 +19,10 @@ softlabels.parts.rowNumbers = (data) => {
 
   const nameOf = (id) => names.get(id) ?? String(id);
   const idAt = (n, k) => ids[(ids.shape[0] === 1 ? 0 : n) * K + k];
+  const kOf = (n, id) => {
+    const start = (ids.shape[0] === 1 ? 0 : n) * K;
+    return ids.subarray(start, start + K).indexOf(id);
+  };
   const labelOf = (n) => (isSoftmax && labels ? labels[n] : -1);
   const isHard = (n, k) => (isSoftmax ? labelOf(n) === idAt(n, k) : Boolean(labels) && labels[n * K + k] === 1);
   const asked = (r, s) => data.rows[r].asked[s];
@@ -32,9 +36,9 @@ softlabels.parts.rowNumbers = (data) => {
 
   // Probabilities at T of what carries itself: all logits of a softmax, or those of a sigmoid.
   function own(logits, base) {
-    if (!isSoftmax) return Float64Array.from({ length: K }, (_, k) => sigmoid(logits[base + k] / T));
-    const ratio = data.nodes[data.reference] / T;
-    return logSoftmax(logits.subarray(base, base + K), 1 / ratio).map(Math.exp);
+    const found = isSoftmax ? logSoftmax(logits.subarray(base, base + K), T / data.nodes[data.reference]) : new Float64Array(K);
+    for (let k = 0; k < K; k++) found[k] = isSoftmax ? Math.exp(found[k]) : sigmoid(logits[base + k] / T);
+    return found;
   }
 
   // Of member m, and of student s, for position n's kept classes.
@@ -58,7 +62,7 @@ softlabels.parts.rowNumbers = (data) => {
 
   function ensembleOf(members) {
     const found = new Float64Array(K);
-    members.forEach((each, m) => each.forEach((p, k) => (found[k] += data.weights[m] * p)));
+    for (let m = 0; m < M; m++) for (let k = 0; k < K; k++) found[k] += data.weights[m] * members[m][k];
     return found;
   }
 
@@ -152,6 +156,6 @@ softlabels.parts.rowNumbers = (data) => {
 
   return {
     isValues, isSoftmax, M, S, N, K, places, values, mean, hard, studentValues, atPosition, topAt,
-    nameOf, idAt, labelOf, isHard, asked, membersOf, ensembleOf, studentOf, hasClass, scoresAt,
+    nameOf, idAt, kOf, labelOf, isHard, asked, membersOf, ensembleOf, studentOf, hasClass, scoresAt,
   };
 };

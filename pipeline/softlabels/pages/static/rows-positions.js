@@ -4,18 +4,19 @@
 softlabels.parts.rowPositions = (root, data, own, state) => {
   const { element } = softlabels;
 
-  function shade(r, n) {
-    if (own.isValues) return 0;
-    const s = Number(state.colour.split("-")[1]);
+  function shade(r, n, colour = state.colour) {
+    if (own.isValues || !colour) return 0;
+    const s = Number(colour.split("-")[1]);
     const at = own.atPosition[n], most = own.isSoftmax ? Math.log(Math.max(2, Math.min(data.classes, 100))) : data.classes * Math.LN2;
-    const x = state.colour === "entropy" ? at.entropy / most : state.colour === "disagreement" ? at.disagreement / Math.LN2 : at.students[s] / 2;
+    const x = colour === "entropy" ? at.entropy / most : colour === "disagreement" ? at.disagreement / Math.LN2 : at.students[s] / 2;
     return Math.min(1, Math.max(0, x));
   }
 
   // The position that is looked at first: the darkest.
   function striking(r, start, stop) {
+    const colour = state.colour || "entropy";
     let best = start;
-    for (let n = start; n < stop; n++) if (shade(r, n) > shade(r, best)) best = n;
+    for (let n = start; n < stop; n++) if (shade(r, n, colour) > shade(r, best, colour)) best = n;
     return best;
   }
 
@@ -34,7 +35,7 @@ softlabels.parts.rowPositions = (root, data, own, state) => {
     return 0;
   }
 
-  // The list, what is said of the chosen one, and whether the list lies over the picture.
+  // The list, what is said of the chosen one, whether the list lies over the picture, and a function that chooses one.
   return function positions(r, row, bodyOf) {
     const [start, stop] = [data.starts[r], data.starts[r + 1]];
     const tokens = (row.inputs || []).find((each) => each.kind === "tokens")?.tokens;
@@ -48,21 +49,27 @@ softlabels.parts.rowPositions = (root, data, own, state) => {
       "aria-label": `${stop - start} positions; arrow keys choose one`,
     });
     const choose = (n) => {
+      options[at() - start].setAttribute("aria-selected", "false");
+      options[n - start].setAttribute("aria-selected", "true");
       state.at.set(r, n);
-      options.forEach((each, number) => each.setAttribute("aria-selected", String(start + number === n)));
       box.setAttribute("aria-activedescendant", options[n - start].id);
       body.replaceChildren(element("p", { class: "quiet" }, described(n, tokens)), bodyOf(n));
     };
     if (tokens) box.append(element("bdi", { class: "token", role: "presentation" }, tokens[0] ?? ""));
     for (let n = start; n < stop; n++) {
-      const alpha = shade(r, n).toFixed(3);
+      const dark = shade(r, n);
       const option = element("bdi", {
-        role: "option", id: `${root.id}-${n}`, class: "token", "data-shade": alpha, style: `--shade:${alpha}`,
-        title: described(n, tokens), onclick: () => choose(n),
+        role: "option", id: `${root.id}-${n}`, class: "token", style: dark ? `--shade:${dark.toFixed(3)}` : null,
       }, tokens ? tokens[own.places[n] + 1] ?? "" : "");
       options.push(option);
-      box.append(option);
     }
+    box.append(...options);
+    // One listener for all: a picture may have hundreds of cells.
+    const pointed = (event) => options.indexOf(event.target.closest("[role=option]"));
+    box.addEventListener("click", (event) => pointed(event) >= 0 && choose(start + pointed(event)));
+    box.addEventListener("pointerover", (event) => {
+      if (pointed(event) >= 0) options[pointed(event)].title = described(start + pointed(event), tokens);
+    });
     const columns = picture && data.of === "rows" ? gridColumns(picture.shape, data.most) : 0;
     const over = columns > 0 && stop - start === data.most;
     if (over) {
@@ -75,7 +82,6 @@ softlabels.parts.rowPositions = (root, data, own, state) => {
       event.preventDefault();
       choose(Math.min(stop - 1, Math.max(start, at() + (step || 0))));
     });
-    choose(at());
-    return [box, body, over];
+    return { box, body, over, choose, at };
   };
 };

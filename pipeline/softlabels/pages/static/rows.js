@@ -5,15 +5,17 @@ softlabels.sections.rows = (root, data) => {
   const PAGE = 20;
   const place = root.querySelector(".rows");
   const own = parts.rowNumbers(data);
-  const state = { sort: "", filter: "", words: "", differs: false, errors: false, page: 0, colour: "entropy", at: new Map() };
+  const state = { sort: "", filter: "", words: "", differs: false, errors: false, page: 0, at: new Map() };
+  state.colour = data.rows.some((row) => row.boxes) ? "" : "entropy"; // below boxes the picture stays as it is
   const changed = (name) => (value) => {
     state[name] = value;
     state.page = 0;
     draw();
   };
-  const controls = parts.rowControls(root, data, own, changed);
+  const controls = parts.rowControls(root, data, own, state, changed);
   const bars = parts.rowBars(data, own);
   const positions = parts.rowPositions(root, data, own, state);
+  const boxes = parts.rowBoxes(root, data, own, bars.colours);
   const inputsOf = new Map(); // drawn once: what is open stays so when the slider moves
   const list = element("div", { class: "row-list" });
   const status = element("p", { class: "quiet", role: "status" });
@@ -86,31 +88,40 @@ softlabels.sections.rows = (root, data) => {
   function drawRow(r) {
     const row = data.rows[r], start = data.starts[r], several = data.of !== null;
     const label = several || !own.isSoftmax || own.labelOf(start) < 0 ? null : own.nameOf(own.labelOf(start));
-    const bodyOf = (n) => bars.of(r, n);
-    const empty = data.starts[r + 1] === start;
-    const [box, body, over] = empty
-      ? [null, element("p", { class: "quiet" }, "No position of this row counts."), false]
-      : several ? positions(r, row, bodyOf) : [null, bodyOf(start), false];
     if (!inputsOf.has(r)) inputsOf.set(r, (row.inputs || []).filter((each) => each.kind !== "tokens").map(parts.rowInput));
     const shown = inputsOf.get(r);
-    const inputs = over
-      ? element("div", { class: "grid-picture" }, shown[0], box)
-      : element("div", {}, shown);
+    const [above, inputs, body] = data.starts[r + 1] === start
+      ? [null, element("div", {}, shown), element("p", { class: "quiet" }, "No position of this row counts.")]
+      : several ? severalOf(r, shown) : [null, element("div", {}, shown), bars.of(r, start)];
     return element("article", { class: "row", tabindex: -1, "data-row": row.row, "aria-label": `row ${row.row}` },
-      header(r, label),
-      over || !box ? null : box,
-      element("div", { class: "row-body" }, inputs, body));
+      header(r, label), above, element("div", { class: "row-body" }, inputs, body));
+  }
+
+  // Of a row of positions: the list of them where it is not over the picture, the inputs, and what is said of the chosen one.
+  function severalOf(r, shown) {
+    const row = data.rows[r], places = [];
+    const list = positions(r, row, (n) =>
+      element("div", {}, places.map((each) => element("p", { class: "quiet box-names" }, element("bdi", {}, each.mark(n)))), bars.of(r, n)));
+    const at = (row.inputs || []).filter((each) => each.kind !== "tokens").findIndex((each) => each.kind === "picture");
+    if (boxes && row.boxes && at >= 0) places.push(boxes.overlay(r, list.choose));
+    list.choose(list.at());
+    if (!list.over && !places.length) return [list.box, element("div", {}, shown), list.body];
+    const picture = element("div", { class: places.length ? "grid-picture large" : "grid-picture" },
+      shown[at], list.over ? list.box : null, places.map((each) => each.list));
+    const rest = shown.filter((_, number) => number !== at);
+    return [list.over ? null : list.box, element("div", {}, picture, rest), list.body];
   }
 
   function draw() {
     arrange();
     const focused = document.activeElement?.closest?.(".row")?.dataset.row;
-    const inList = list.contains(document.activeElement) && document.activeElement.getAttribute("role") === "listbox";
+    const inList = list.contains(document.activeElement) && document.activeElement.getAttribute("role") === "listbox" &&
+      (document.activeElement.classList.contains("boxes") ? ".boxes" : "[role=listbox]:not(.boxes)");
     list.replaceChildren(...order.slice(state.page * PAGE, (state.page + 1) * PAGE).map(drawRow));
     pager();
     if (focused === undefined) return;
     const again = list.querySelector(`[data-row="${focused}"]`);
-    if (again) (inList ? again.querySelector("[role=listbox]") : again).focus({ preventScroll: true });
+    if (again) (inList ? again.querySelector(inList) : again).focus({ preventScroll: true });
   }
 
   function turn(step) {
@@ -123,7 +134,7 @@ softlabels.sections.rows = (root, data) => {
 
   parts.rowKeys(root, list, turn);
   scores = own.scoresAt(softlabels.temperature);
-  place.append(controls.form(), ...(own.isValues ? [] : [bars.legend()]), status, list, pages);
+  place.append(controls.form(), ...(own.isValues ? [] : [bars.legend()]), ...(boxes ? [boxes.ticks(draw)] : []), status, list, pages);
   if (own.isValues) {
     draw();
     return parts.rowScatter(place, own, controls.choice);
