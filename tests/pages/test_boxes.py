@@ -10,8 +10,11 @@ import pytest
 
 from softlabels import write_store
 from softlabels.errors import ConfigError
+from softlabels.jobs.report import report
+from softlabels.objects import ObjectSpec
 from softlabels.pages.boxes import MOST, Boxes
 from softlabels.pages.rows import rows_sections
+from softlabels_stages.run import PRINTED
 
 P, C = 6, 3
 GOOD = {"position": np.array([4, 1]), "class": np.array([2, 0]), "box": [[0, 0.25, 0.5, 0.125], [0.1, -0.1, 1, 1]]}
@@ -73,5 +76,27 @@ def test_positions_with_a_box_are_on_the_page(tmp_path: Path, rng: np.random.Gen
     for row, start, stop in zip(section.data["rows"], section.data["starts"], section.data["starts"][1:], strict=False):
         assert stop - start == 1024
         assert row["boxes"] == [None, [[1400, 1, 0, 0, 1, 1]]]  # there are no hard labels
+    assert "Boxes are what mine finds" in section.html
     (plain,) = rows_sections({"test": store})
     assert all("boxes" not in row for row in plain.data["rows"])
+
+
+def test_where_none_can_be_drawn_a_line_says_so(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write_store(
+        tmp_path / "a/test", rng.normal(size=(2, 9, 3)), positions=9, keys=rng.integers(0, 256, (2, 16), np.uint8)
+    )
+    (section,) = rows_sections(
+        {"test": store}, boxes=Boxes(lambda outputs: {"position": [], "class": [], "box": []}, "mine")
+    )
+    assert "No boxes are drawn: these rows have no picture." in section.html
+    whole = write_store(tmp_path / "b/test", rng.normal(size=(4, 3)), keys=rng.integers(0, 256, (4, 16), np.uint8))
+    report(
+        tmp_path / "b",
+        out=tmp_path / "b.html",
+        boxes=ObjectSpec("softlabels.recipes.cell_boxes", {"size": [8, 8]}),
+        watch=PRINTED,
+    )
+    assert whole.positions is None
+    assert "no boxes are drawn: the store has no positions with classes" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from softlabels.errors import ConfigError, SoftLabelsError
@@ -13,10 +13,12 @@ from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.objects import ObjectSpec, call_with
 from softlabels.pages.boxes import Boxes
 from softlabels.pages.page import page
+from softlabels.pages.row_boxes import target_of_boxes
 from softlabels.pages.rows import rows_sections
 from softlabels.pages.runs import runs_sections
 from softlabels.pages.slider import Slider
 from softlabels.pages.store_section import store_sections
+from softlabels.store import Store
 from softlabels.store.paths import MANIFEST
 from softlabels.system.local import write_atomically
 from softlabels.transfer.config import TransferSetConfig
@@ -64,7 +66,7 @@ def report(
             _require_place(Path(each))
     source = Source.of(store)
     splits = source.open(only=split)
-    finder = _boxes_of(boxes, runs, watch)
+    finder = _boxes_of(boxes, runs, splits, watch)
     named, others = len(runs) > 1, finder is not None
     shown = [shown_run(run, source, splits, watch, named=named, others=others) for run in runs]
     answers = {name: [each for _, said in shown for each in said.get(name, ())] for name in splits}
@@ -85,7 +87,9 @@ def report(
     return Path(out)
 
 
-def _boxes_of(own: ObjectSpec | None, runs: Sequence[GivenRun], watch: Watch) -> Boxes | None:
+def _boxes_of(
+    own: ObjectSpec | None, runs: Sequence[GivenRun], splits: Mapping[str, Store], watch: Watch
+) -> Boxes | None:
     """Finds boxes by the caller's own function, or else by that of a run, which may be code that may not run here."""
     theirs = next((run.boxes for run in runs if run.boxes is not None), None)
     spec = own or theirs
@@ -97,6 +101,9 @@ def _boxes_of(own: ObjectSpec | None, runs: Sequence[GivenRun], watch: Watch) ->
         if own is not None:
             raise
         watch.warn(f"no boxes are drawn: {error}")
+        return None
+    if all(target_of_boxes(store) is None for store in splits.values()):
+        watch.warn("no boxes are drawn: the store has no positions with classes")
         return None
     return Boxes(lambda outputs: call_with(spec, outputs)(), spec.class_path)
 

@@ -34,7 +34,7 @@ class Boxes:
     """
 
     def __init__(self, function: Function, name: str) -> None:
-        self._function, self._name = function, name
+        self._function, self.name = function, one_line(name, 80)
 
     def of(self, outputs: Outputs, counts: NDArray[np.bool_], scores: NDArray[np.floating], who: str) -> Row:
         """The boxes of a row, the highest score first, at most `MOST`: [position, class, left, top, width, height] each.
@@ -70,7 +70,7 @@ class Boxes:
         ]
 
     def _refuse(self, who: str, what: str) -> Any:
-        raise ConfigError(f"boxes: {self._name} {what} ({who})", remedy=_REMEDY) from None
+        raise ConfigError(f"boxes: {self.name} {what} ({who})", remedy=_REMEDY) from None
 
     def _whole(self, values: object, name: str, who: str) -> NDArray[np.int64]:
         array = np.asarray(values)

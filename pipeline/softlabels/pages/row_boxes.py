@@ -39,7 +39,13 @@ class RowBoxes:
     def __init__(self, store: Store, target: str, answers: Sequence[Answers], boxes: Boxes) -> None:
         self._target, self._answers, self._boxes = target, answers, boxes
         self._own, self._only = store, {name: store.only(name) for name in store.targets}
+        self._near_1 = self._only[target].encoding.near_1
         self._labelled = all(LABEL in each.columns for each in self._only.values())
+
+    @property
+    def said(self) -> str:
+        """A sentence about them, for the page."""
+        return f"Boxes are what {self._boxes.name} finds, of the ensemble and students at T = {self._near_1:g}."
 
     def of(self, rows: NDArray[np.int64]) -> list[list[Row | None]]:
         """Of each row the boxes of the hard labels, the ensemble, and each student; None of who says nothing of it."""

@@ -100,6 +100,9 @@ def _section(
         data["rows"][number] |= {"row": row, "error": errors.get(row)} | said[number]
     shown_rows = f"{len(rows):,} of {store.rows:,} rows" + f", {data['starts'][-1]:,} positions" * bool(store.positions)
     said_first = _words(store, found, f"{shown_rows}, taken in turn from these lists: {'; '.join(lists)}", inputs)
+    if boxes is not None:
+        drawn = any("boxes" in each for each in said)
+        said_first.append(paragraph(boxes.said if drawn else "No boxes are drawn: these rows have no picture."))
     html = joined([*said_first, element("div", class_="rows")])
     return Section(name, title, html, data, "rows")
 
