@@ -67,8 +67,7 @@ def report(
     source = Source.of(store)
     splits = source.open(only=split)
     finder = _boxes_of(boxes, runs, splits, watch)
-    named, others = len(runs) > 1, finder is not None
-    shown = [shown_run(run, source, splits, watch, named=named, others=others) for run in runs]
+    shown = [shown_run(run, source, splits, watch, named=len(runs) > 1, others=finder is not None) for run in runs]
     answers = {name: [each for _, said in shown for each in said.get(name, ())] for name in splits}
     slider = Slider.of([*splits.values()])
     transfer = transfer or next((run.transfer_set for run in runs), None)
