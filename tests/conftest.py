@@ -7,7 +7,7 @@ import hashlib
 import os
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
-os.environ["SOFTLABELS_REPORT"] = "0"  # a page a run costs as much as most runs of tests; tests/pages have it
+os.environ["SOFTLABELS_REPORT"] = "0"  # page and pictures cost more than most runs of tests; they have own tests
 
 import random
 import secrets
@@ -85,6 +85,16 @@ def rng(request: pytest.FixtureRequest, rng_of: Callable[[str], np.random.Genera
 def _state(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Records of the runs that tests make: none of them is the user's."""
     os.environ["SOFTLABELS_STATE"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plots(pytestconfig: pytest.Config) -> Iterator[None]:
+    """The script of plots takes seconds to make: it is made once for all processes, now and the next time."""
+    assert pytestconfig.cache is not None
+    folder = pytestconfig.cache.mkdir("plots")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("softlabels.pages.bundle.default_cache", lambda: folder)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,11 @@ With --processes=N, or started by torchrun, N processes train together: they div
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
 from softlabels.jobs.run_files import RECIPE
+from softlabels.jobs.run_report import is_wanted
 from softlabels.jobs.train import Run, train
 from softlabels.jobs.watch import Watch
 from softlabels.objects import call_with
@@ -28,8 +28,6 @@ from softlabels_stages.processes import end_with_launcher, launch, require_proce
 from softlabels_stages.recipe import recipe_of, store_flag
 from softlabels_stages.run import say, should_stop, stage, suggested, warn
 from softlabels_stages.student_folder import options_of, record_own
-
-REPORT = "SOFTLABELS_REPORT"  # in the environment: 0 leaves report.html out
 
 
 @stage("train-student", resumable=True, takes_words=True)
@@ -70,7 +68,7 @@ def _run(args: TrainStudent, ranks: Ranks) -> int:
     print("", *lines, "", sep="\n")
     named = f"store{'s' * (len(args.store) > 1)} {', '.join(args.store)}"
     print(f"{named}, run {run.path}; try next: {_next(args, run)}")
-    if os.environ.get(REPORT) != "0":
+    if is_wanted():
         _report(args, run)
     return 0
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from softlabels.models import ModelConfig, build_model, save_weights
-from softlabels.system import local
+from softlabels.system import local, local_files
 from tests.faults.apart import apart, scratch
 from tests.faults.campaign import Harm, NotHere, Outcome, Trial, repeated
 from tests.stages import toy
@@ -184,8 +184,8 @@ def links(count: int, seed: int) -> Outcome:
 
 def followed_links(seed: int) -> Outcome:
     """The defence taken away: steps and files may be links."""
-    local._STEP &= ~os.O_NOFOLLOW  # type: ignore[attr-defined]
-    local._FILE &= ~os.O_NOFOLLOW  # type: ignore[attr-defined]
+    local_files._STEP &= ~os.O_NOFOLLOW
+    local_files._FILE &= ~os.O_NOFOLLOW
     local.LocalFolder.is_folder = lambda self, name="": self.at(name).is_dir()  # type: ignore[method-assign,misc,assignment]
     return _trials(24, seed)
 

@@ -332,7 +332,7 @@ def test_names_in_a_repository_that_lead_elsewhere(name: str, made: Path, hub: F
 
 
 def test_a_page_that_cannot_be_read(made: Path, hub: FakeHub) -> None:
-    for bomb in ("a: &a [1]\nb: *a", 'a: !!int ""', "[", "- a", "a: " + "[" * 5000):
+    for bomb in ("a: &a [1]\nb: *a", 'a: !!int ""', "[", "- a", "a: " + "[\n" * 5000):
         hub.repos["team/name"] = Repo(commits=[{"README.md": f"---\n{bomb}\n---\n".encode()}])
         with pytest.raises(StorageError, match="the front matter of the page of team/name cannot be read; correct or"):
             push(made / "zarr" / "test", AT)

@@ -127,7 +127,7 @@ def test_without_its_settings_a_capture_is_refused(tmp_path: Path, imported: Imp
         (tmp_path / "compression_config.yaml").write_text(wrong if isinstance(wrong, str) else yaml.safe_dump(wrong))
         with pytest.raises(ConfigError, match=match):
             imported(alone, "distillkit")
-    (tmp_path / "compression_config.yaml").write_text("[" * 1000)
+    (tmp_path / "compression_config.yaml").write_text("[\n" * 1000)
     with pytest.raises(ConfigError, match="cannot be used"):
         imported(alone, "distillkit")
     (tmp_path / "compression_config.yaml").unlink()

@@ -33,11 +33,6 @@ HEADS = ModelConfig("tests.jobs.targets.Heads", {"outputs": {"class": 4, "box": 
 QUIET = Watch(lambda line: None, lambda line: None)
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("softlabels.jobs.train.draw", lambda *args, **options: [])
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Anchors with a class, a box and tags."""

@@ -53,12 +53,6 @@ ONE: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take longer than the training; tests/report draws some."""
-    monkeypatch.setattr("softlabels.jobs.train.draw", lambda *args, **options: [])
-
-
 def training(how: Taught, **changes: Any) -> StudentTraining:
     given: dict[str, Any] = {
         "loss": how.loss, "hard_weight": how.hard, "soft_weight": how.soft, "epochs": EPOCHS, "batch_size": BATCH,

@@ -18,7 +18,6 @@ TRAINED = {"clone": ["--epochs=1", "--seeds=0", "--device=cpu"], "lm": []}
 @pytest.mark.parametrize("name", ["clone", "lm"])
 def test_every_kind_is_drawn(name: str, tmp_path: Path, tabs: Tabs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("softlabels.jobs.train.draw", lambda *args, **options: [])
     recipe = CLONE
     if name == "lm":
         lm.write_texts(tmp_path / "texts")

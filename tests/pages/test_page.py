@@ -19,6 +19,7 @@ from softlabels.pages.numbers import in_script, numbers
 from softlabels.pages.page import page, static
 from softlabels.pages.section import Section
 from softlabels.pages.slider import Slider
+from softlabels.transfer.cache import default_cache
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&\u2028\u2029\u202e"
 
@@ -102,6 +103,7 @@ def test_the_slider_stops_at_three_digits() -> None:
 def test_the_bundle_is_kept_and_a_planted_one_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     convert = pytest.importorskip("vl_convert")
     made: list[int] = []
+    monkeypatch.setattr(bundle, "default_cache", default_cache)
     monkeypatch.setenv("SOFTLABELS_CACHE", str(tmp_path))
     monkeypatch.setattr(convert, "javascript_bundle", lambda: made.append(1) or "window.vega = 1;")
     fresh = bundle.vega_bundle.__wrapped__

@@ -22,15 +22,15 @@ FEW: dict[str, Any] = {"epochs": 3, "batch_size": 32, "seeds": [0, 1], "device":
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store that holds its inputs, and two runs over it: one sweeps the temperature."""
+    """A store that holds its inputs, and two runs over it: one sweeps the temperature, the other has pictures."""
     work = tmp_path_factory.mktemp("run-page")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(work)
         patch.setenv("SOFTLABELS_STATE", str(work / "state"))
-        patch.setattr("softlabels.jobs.train.draw", lambda *args, **options: [])
         toy.write_store(work / "store", embed=True)
         toy.write_recipe(work / "toy.yaml", training=FEW | {"temperature": [1, 4]})
         assert train_student.main(["--config=toy.yaml", "--store=store", "--out=sweep"]) == 0
+        patch.delenv("SOFTLABELS_REPORT")
         toy.write_recipe(work / "toy.yaml", training=FEW)
         assert train_student.main(["--config=toy.yaml", "--store=store", "--out=run"]) == 0
     return work
@@ -77,6 +77,13 @@ def test_a_run_ends_with_its_page_and_makes_it_again(work: Path, capsys: pytest.
 def data_of_rewritten(work: Path, capsys: pytest.CaptureFixture[str]) -> Any:
     train_again(capsys)
     return data_of(work / "run/report.html", "runs")
+
+
+def test_pictures_are_made_with_the_run_unless_they_are_left_out(made: Path) -> None:
+    assert {path.name for path in made.glob("run/*.png")} == {"curves.png"}
+    assert "![curves.png](curves.png)" in (made / "run/README.md").read_text()
+    assert not [*made.glob("sweep/*.png")]
+    assert ".png" not in (made / "sweep/README.md").read_text()
 
 
 def test_a_page_that_cannot_be_is_a_warning(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

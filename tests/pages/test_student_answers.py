@@ -50,7 +50,6 @@ def run(work: Path) -> Run:
     """A sweep over the toy store, which does not hold its inputs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOFTLABELS_CACHE", str(work / "cache"))
-        patch.setattr("softlabels.jobs.train.draw", lambda *args, **options: [])
         return train(NET, toy.write_store(work / "store"), HOW, transfer_set=POINTS, out=work / "run", watch=QUIET)
 
 
@@ -152,8 +151,7 @@ def test_a_sample_is_even_and_answers_keep_to_their_room(
 
 
 @pytest.mark.parametrize("positions", ["", "ragged"])
-def test_every_kind_of_target(tmp_path: Path, positions: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("softlabels.jobs.train.draw", lambda *args, **options: [])
+def test_every_kind_of_target(tmp_path: Path, positions: str) -> None:
     store = write(tmp_path / "store", Case({"class": "softmax", "box": "values", "tag": "sigmoid"}, positions))
     model = ModelConfig("tests.jobs.targets.Heads", {"outputs": {"class": 4, "box": 2, "tag": 3}})
     how = StudentTraining(epochs=1, batch_size=32, device="cpu")
@@ -173,8 +171,7 @@ def test_every_kind_of_target(tmp_path: Path, positions: str, monkeypatch: pytes
     assert "Target box" in section.html
 
 
-def test_rows_that_validation_cut_from_the_training_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("softlabels.jobs.train.draw", lambda *args, **options: [])
+def test_rows_that_validation_cut_from_the_training_rows(tmp_path: Path) -> None:
     store = write(tmp_path / "store", Case({"": "softmax"}))
     shutil.rmtree(store / "test")
     model, how = ModelConfig("tests.jobs.targets.Net", {"outputs": 4}), replace(HOW, temperature=2.0, validation=0.25)

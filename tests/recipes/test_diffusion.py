@@ -100,7 +100,6 @@ def noisy(*, split: str, steps: int | None = None) -> dict[str, NDArray[np.float
 
 def test_halving_ends_at_one_step_and_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOFTLABELS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("softlabels.jobs.train.draw", lambda *args, **options: [])
     torch.manual_seed(1)
     save_weights(Denoiser(**SIZES), tmp_path / "w.safetensors")
     denoiser = ModelConfig("softlabels.models.Denoiser", SIZES, str(tmp_path / "w.safetensors"))

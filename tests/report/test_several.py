@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from softlabels.jobs.run_report import draw
 from softlabels.objects import ObjectSpec
@@ -77,7 +78,10 @@ def test_students_are_chosen_by_the_first_target(rng: np.random.Generator) -> No
     assert best_seed(results, best) == best_seed(alone["box"], best_student(alone["box"]))
 
 
-def test_the_card_and_the_pictures_name_each(rng: np.random.Generator, tmp_path: Path, drawn: list[Any]) -> None:
+def test_the_card_and_the_pictures_name_each(
+    rng: np.random.Generator, tmp_path: Path, drawn: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SOFTLABELS_REPORT")
     manifest = open_store(GOLDEN).manifest
     names = [target.name for target in manifest.spec.targets]
     kinds = {target.name: target.encoding.target for target in manifest.spec.targets}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,10 +25,19 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def toy_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the toy store, and with the cache of its prepared rows."""
+    folder = tmp_path_factory.mktemp("toy")
+    toy.write_store(folder / "store")
+    return folder
+
+
 @pytest.fixture
-def store(work: Path) -> Path:
-    """The toy store with the splits train and test."""
-    return toy.write_store(work / "store")
+def store(work: Path, toy_store: Path) -> Path:
+    """A copy of the toy store with the splits train and test."""
+    shutil.copytree(toy_store, work, dirs_exist_ok=True)
+    return work / "store"
 
 
 @pytest.fixture

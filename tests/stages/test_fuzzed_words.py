@@ -14,7 +14,7 @@ from softlabels_stages.recipe import _flag, _known, parse
 
 TEXTS = [
     "", " ", "0", "-1", "1e999", "nan", "-inf", "9" * 400, "1" * 5000, "[", "{", "[1,", "{a: 1}", "null", "true", "~", "\udcff",
-    "é💥", "!!python/name:os.system", "&a [*a]", "[" * 2000, "a: b: c", "'", '"', "%", "@", "- -",
+    "é💥", "!!python/name:os.system", "&a [*a]", "[\n" * 2000, "a: b: c", "'", '"', "%", "@", "- -",
     "1,2,,3", "0x10",
 ]  # fmt: skip
 WORDS = st.one_of(st.sampled_from(TEXTS), st.integers().map(str), st.floats().map(str), st.text(max_size=20))

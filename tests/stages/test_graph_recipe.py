@@ -15,11 +15,6 @@ from softlabels_stages.recipe import load
 from tests.recipes.test_graph import write_graph
 
 
-@pytest.fixture(autouse=True)
-def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("softlabels.jobs.train.draw", lambda *args, **options: [])
-
-
 def test_graph_inductive(work: Path, rng: np.random.Generator) -> None:
     _, has = write_graph(work / "cora", rng)
     words, recipe = int(has.sum(axis=1).max()), load("graph_inductive")

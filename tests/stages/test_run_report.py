@@ -21,6 +21,11 @@ from tests.report import made_up
 from tests.stages import toy
 
 
+@pytest.fixture(autouse=True)
+def _wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOFTLABELS_REPORT")
+
+
 def report(folder: Path, rng: np.random.Generator, **changes: Any) -> str:
     """The card of a run that was never trained."""
     students = ("hard-seed0", "distilled-T=10-seed0", "distilled-T=2.5-seed0")

@@ -14,9 +14,8 @@ from tests.stages.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
-def _digits(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _digits(work: Path) -> None:
     (work / "data").symlink_to(ROOT / "data")
-    monkeypatch.setattr("softlabels.jobs.train.draw", lambda *args, **options: [])
 
 
 def rows(train: int, test: int) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,6 +51,25 @@ def results(out: str) -> dict[str, Any]:
 def scores_of(found: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     """The scores of the students of one kind, one a seed."""
     return next(student["scores"] for student in found["students"] if student["kind"] == kind)
+
+
+@pytest.fixture(scope="module")
+def trained(toy_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the toy store and a finished run."""
+    folder = tmp_path_factory.mktemp("trained")
+    shutil.copytree(toy_store, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SOFTLABELS_CACHE", str(folder / "cache"))
+        assert run("--out=out", "--epochs=1", "--seeds=0") == 0
+    return folder
+
+
+@pytest.fixture
+def finished(work: Path, trained: Path) -> Path:
+    """A copy of the run, and of its store and recipe."""
+    shutil.copytree(trained, work, dirs_exist_ok=True)
+    return work / "out"
 
 
 def test_a_run_from_end_to_end(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,12 +232,10 @@ def test_config_yaml_repeats_the_run(store: Path) -> None:
     ],
 )
 def test_what_it_refuses(
-    store: Path, capsys: pytest.CaptureFixture[str], words: list[str], recipe: dict[str, Any], message: str
+    finished: Path, capsys: pytest.CaptureFixture[str], words: list[str], recipe: dict[str, Any], message: str
 ) -> None:
     Path("full").mkdir()
     Path("full/thesis.txt").write_text("mine")
-    assert run("--out=out", "--epochs=1", "--seeds=0") == 0
-    capsys.readouterr()
     assert run("--epochs=1", "--seeds=0", *words, **recipe) == (2 if message else 0)
     error = capsys.readouterr().err
     assert message in error
@@ -298,8 +316,7 @@ def test_evaluate_agrees_with_the_run(store: Path, capsys: pytest.CaptureFixture
     assert "KL at T=2.5" in capsys.readouterr().out
 
 
-def test_evaluate_refuses_a_pickle_and_a_wrong_class(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--out=out", "--epochs=1", "--seeds=0") == 0
+def test_evaluate_refuses_a_pickle_and_a_wrong_class(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save({"w": torch.zeros(3)}, "weights.pt")
     capsys.readouterr()
     for words in (["weights.pt"], ["out/hard-seed0", "--student.init_args.hidden=[3]"], ["nowhere.safetensors"]):
@@ -417,8 +434,7 @@ def test_other_weights_to_begin_with_are_another_run(store: Path, capsys: pytest
     assert "RunExists: out holds another run: begun_from: " in capsys.readouterr().err
 
 
-def test_two_processes_do_not_train_in_one_folder(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--out=out", "--seeds=0", "--epochs=1") == 0
+def test_two_processes_do_not_train_in_one_folder(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (Path("out") / "results.json").unlink()
     (Path("out") / "hard-seed0" / "weights.safetensors").unlink()
     with LocalFolder("out").only_process():
@@ -427,9 +443,7 @@ def test_two_processes_do_not_train_in_one_folder(store: Path, capsys: pytest.Ca
     assert run("--out=out", "--seeds=0", "--epochs=1") == 0
 
 
-def test_evaluate_finds_recipe_and_store_of_a_run(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--out=out", "--seeds=0", "--epochs=1") == 0
-    capsys.readouterr()
+def test_evaluate_finds_recipe_and_store_of_a_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate.main(["out/distilled-seed0", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     expected = scores_of(results("out"), "distilled")[0]

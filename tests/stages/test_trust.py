@@ -293,7 +293,13 @@ def test_the_same_command_records_a_run_that_has_no_record(embedded: str, state:
         assert not state.exists()
         assert ours(embedded, student=MLP) == 0
         assert [path.name for path in state.glob("runs/*")] == [blake3(config.read_bytes()).hexdigest()]
-    for of_others in (text.replace("softlabels.models.MLP", "mine.Net"), f"{text}teacher: {{}}\n", "[", "[" * 5000, ""):
+    for of_others in (
+        text.replace("softlabels.models.MLP", "mine.Net"),
+        f"{text}teacher: {{}}\n",
+        "[",
+        "[\n" * 5000,
+        "",
+    ):
         config.write_text(of_others)
         shutil.rmtree(state, ignore_errors=True)
         assert ours(embedded, student=MLP) == 0

@@ -1,11 +1,12 @@
 """The pictures of a finished run: curves.png, for a sweep sweep.png, of several targets sweep-NAME.png of each.
 
 They are made from the run's files and its results. They need the extra `[report]`; without it a line says so, and the run is as
-good.
+good. `SOFTLABELS_REPORT=0` leaves them out, and the page, which costs more: both cost more than a small student's training.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,15 +21,24 @@ from softlabels.student.runlog import NAME as LOG
 from softlabels.system.local import LocalFolder
 
 CURVES, SWEEP = "curves.png", "sweep.png"
+REPORT = "SOFTLABELS_REPORT"  # in the environment: 0 leaves pictures and page of a run out
+
+
+def is_wanted() -> bool:
+    """Whether a run gets its pictures and its page."""
+    return os.environ.get(REPORT) != "0"
 
 
 def draw(run: LocalFolder, students: Sequence[str], results: Mapping[str, Any], watch: Watch = LOGGED) -> list[str]:
-    """Write the pictures of a run into its folder, and say their names; written again, they replace what stood there.
+    """Write the pictures of a run into its folder, where they are wanted, and say their names; written again, they replace what
+    stood there.
 
     Args:
         students: names of the students' folders: what else lies in the run's may be anybody's.
         results: what results.json holds, or will hold.
     """
+    if not is_wanted():
+        return []
     try:
         logs = {name: log_lines(run.read(f"{name}/{LOG}").decode()) for name in students}
         found = views(results)
