@@ -107,7 +107,7 @@ def test_the_card_says_what_was_done(rng: np.random.Generator, manifest: Manifes
         "hard weight 0.1, soft weight 0.9, loss `forward_kl` at T = 4", "Seeds: 0, 1, 2", "`torch.optim.SGD`",
         "precision of the forward pass bfloat16", "epochs 7", "hard label was used 0.25", "| student, distilled |",
         "hard - distilled", "![sweep.png](sweep.png)", "`curves.png`", "torch.export.load", "weights.safetensors",
-        "and a class is code", "unless `--trust` is given", "`weights_only=True`",
+        "and a class is code", "unless you give `--trust`", "`weights_only=True`",
     ):  # fmt: skip
         assert said in page, said
     assert "files are data" not in page
@@ -138,7 +138,7 @@ def test_it_loads_the_best_student_and_says_what_goes_in(rng: np.random.Generato
     text = model_card(results, RECIPE, folders=folders, **facts)
     assert "'distilled-T=4-seed1/weights.safetensors'" in text
     assert "InferenceSession('distilled-T=4-seed1/student.onnx')" in text
-    assert "Inputs are float32, of shape (rows, 28, 28), made of raw rows" in text
+    assert "Inputs are float32, of shape (rows, 28, 28), made from raw rows" in text
     names: dict[str, Any] = {"rows": [np.full((28, 28), 51, np.uint8)] * 2}
     exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[1], names)
     assert (names["inputs"].shape, str(names["inputs"].dtype)) == ((2, 28, 28), "float32")
