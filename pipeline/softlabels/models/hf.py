@@ -202,7 +202,15 @@ class SequenceClassifier(HuggingFaceModel):
 
 
 class ImageClassifier(HuggingFaceModel):
-    """Image classifiers: `AutoModelForImageClassification`. Takes what `softlabels.transfer.vision.process` gives."""
+    """Image classifiers: `AutoModelForImageClassification`. Takes what `softlabels.transfer.vision.process` gives.
+
+    Example:
+        >>> from softlabels.models import ImageClassifier
+        >>> small = {"model_type": "vit", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 8}
+        >>> small |= {"intermediate_size": 32, "patch_size": 4, "num_channels": 1}
+        >>> ImageClassifier(config=small, classes=4)(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 4])
+    """
 
     _auto = "AutoModelForImageClassification"
 
