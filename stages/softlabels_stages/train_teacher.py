@@ -4,11 +4,10 @@ Each member of `teacher.members` is trained as `teacher_training` says, with its
 split of the transfer set; the weights go to the member's `weights`. Where hard labels are of several targets, a member gives a
 mapping of outputs by name. With `teacher.folds` there is one more a fold, trained alike (with the same seed) but without the
 rows of the fold, so that each row is labelled by a model that never saw it. Estimators of scikit-learn are fitted, on all
-rows, since no epoch is chosen: of `teacher_training` they take seed and hard_label_fraction. A member whose file exists, or
-whose class loads a whole checkpoint of its own, is left as it is. Language models learn the next tokens of their rows. The
-tokenizer that the transfer set names is trained first, as the section `tokenizer` says, unless it is there. A teacher that is
-trained already does not need this stage. At the end it prints the next
-command.
+rows, since no epoch is chosen: of `teacher_training` they take seed, threads and hard_label_fraction. A member whose file
+exists, or whose class loads a whole checkpoint of its own, is left as it is. Language models learn the next tokens of their
+rows. The tokenizer that the transfer set names is trained first, as the section `tokenizer` says, unless it is there. A
+teacher that is trained already does not need this stage. At the end it prints the next command.
 """
 
 from __future__ import annotations
@@ -220,7 +219,7 @@ def _train(
     untaught = build_member(model)
     if isinstance(untaught, Estimator):
         used = seen & labelled_rows(rows.keys, config.hard_label_fraction, config.seed)
-        count = fit_estimator(untaught, rows, used, weights, seed=config.seed)
+        count = fit_estimator(untaught, rows, used, weights, seed=config.seed, threads=config.threads)
         print(f"teacher {member.class_path}: {weights}, fitted on {counted(count, 'row')}", flush=True)
         return
     require_trainable(

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.tree import DecisionTreeClassifier
+from threadpoolctl import threadpool_info
 
 from softlabels import open_store
 from softlabels_stages import teacher_logits, train_teacher, verify
@@ -25,6 +27,17 @@ NEAR = {
     "weights": "near.skops",
 }
 TRAINING = {"epochs": 1, "batch_size": 32, "threads": 1, "device": "cpu", "validation": 0.25, "seed": 4}
+
+
+class Counted(DecisionTreeClassifier):
+    """A tree that says with how many threads it was fitted."""
+
+    def fit(self, *rows: Any) -> Counted:
+        threads.append({pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp"})
+        return super().fit(*rows)
+
+
+threads: list[set[int]] = []
 
 
 def lacking(split: str) -> dict[str, np.ndarray]:
@@ -52,7 +65,8 @@ def write(factory: str, *members: dict[str, Any], **changes: Any) -> None:
     teacher = {"members": list(members), "floor": changes.pop("floor", None), "batch_size": 32}
     transfer = toy.recipe()["transfer_set"] | {"factory": {"class_path": f"{__name__}.{factory}"}}
     transfer |= {"splits": {split: split for split in ("train", "test")}} | changes.pop("transfer", {})
-    toy.write_recipe(Path("recipe.yaml"), teacher=teacher, teacher_training=TRAINING, transfer_set=transfer, **changes)
+    training = changes.pop("training", TRAINING)
+    toy.write_recipe(Path("recipe.yaml"), teacher=teacher, teacher_training=training, transfer_set=transfer, **changes)
 
 
 def test_a_forest_and_a_net_teach_together(capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,6 +143,13 @@ def test_what_is_refused(
     words = ["--config=recipe.yaml"]
     assert (train_teacher.main(words) or teacher_logits.main([*words, "--store=store"])) != 0
     assert said in capsys.readouterr().err
+
+
+def test_an_estimator_is_fitted_in_as_many_threads_as_the_recipe_says() -> None:
+    member = {"class_path": f"{__name__}.Counted", "weights": "tree.skops"}
+    write("lacking", member, training=TRAINING | {"threads": 2})
+    assert train_teacher.main(["--config=recipe.yaml"]) == 0
+    assert threads == [{2}]
 
 
 def test_a_number_to_predict_is_not_taken_for_classes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,13 +17,25 @@ from softlabels.models.estimator_file import require_kind, write_estimator
 from softlabels.transfer import TransferRows
 
 
-def fit_estimator(model: Estimator, rows: TransferRows, used: NDArray[np.bool_], weights: Path, *, seed: int) -> int:
+def fit_estimator(
+    model: Estimator,
+    rows: TransferRows,
+    used: NDArray[np.bool_],
+    weights: Path,
+    *,
+    seed: int,
+    threads: int | None = None,
+) -> int:
     """Fit it on those of the rows `used` (R,) that have a hard label, write it to `weights`, and return how many there were.
+
+    `threads`: of OpenMP and BLAS, by default as many as there are cores, which wait for each other where others compute too.
 
     Raises:
         ConfigError: rows of positions or tokens, labels of several targets or of another kind, or none. WeightsError: `weights`
             is the name of no such file. DiskFull, StorageError: of the disk.
     """
+    from threadpoolctl import threadpool_limits  # it comes with scikit-learn
+
     require_kind(weights)
     labels, known = _labels(model, rows)
     chosen = np.flatnonzero(used & known)
@@ -38,7 +50,8 @@ def fit_estimator(model: Estimator, rows: TransferRows, used: NDArray[np.bool_],
             remedy="classes are counted from 0, or named in transfer_set.classes; for a number to predict set "
             "transfer_set.label_as: values, labels.kind: values, and name a regressor",
         )
-    fit(model, np.asarray(rows.inputs[chosen]), labels[chosen], classes=classes, seed=seed)
+    with threadpool_limits(threads):
+        fit(model, np.asarray(rows.inputs[chosen]), labels[chosen], classes=classes, seed=seed)
     write_estimator(model.fitted, weights)
     return len(chosen)
 
