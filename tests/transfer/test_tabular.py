@@ -165,7 +165,14 @@ def test_dates_are_one_input_however_a_file_holds_them(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[name].keys, array_keys(np.array(text)))
         np.testing.assert_array_equal(found[name].inputs, found["date"].inputs)
     noon = written(tmp_path / "noon", train=pd.DataFrame({"d": ["2024-05-31 12:00", "2024-05-31"], "label": [0, 1]}))
-    assert load(noon, inputs=("d",), prepare={"dates": ["d"]}).prepare.init_args["columns"][0]["deviation"] == 0.25
+    columns = load(noon, inputs=("d",), prepare={"dates": ["d"]}).prepare.init_args["columns"]
+    assert columns[0]["deviation"] == 0.25
+    moment = datetime.datetime(2024, 5, 31, 12)
+    rows: list[Any] = [when[0], moment, pd.Timestamp(moment), pd.NaT, float("nan")]
+    asked = table(["2024-05-31", "2024-05-31 12:00", "2024-05-31T12:00:00", None, None], columns=columns)
+    np.testing.assert_array_equal(table(rows, columns=columns), asked)
+    with pytest.raises(TransferSetError, match="is no date such as"):
+        table([pd.Timestamp(moment, tz="Europe/Berlin")], columns=columns)  # type: ignore[list-item]
 
 
 def deviations(values: list[float]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ numbers of a row.
 
 from __future__ import annotations
 
-import math
+import datetime
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -175,8 +175,15 @@ def as_numbers(name: str, values: Sequence[Value]) -> NDArray[np.float64]:
 
 
 def as_days(name: str, values: Sequence[Value]) -> NDArray[np.float64]:
-    """(B,) dates, as text, in days since 1970-01-01, NaN where one is missing. Raises TransferSetError for anything else."""
-    values = [None if isinstance(value, float) and math.isnan(value) else value for value in values]  # as pandas has it
+    """(B,) days since 1970-01-01 of dates: text, or objects of Python or pandas without a time zone; NaN where one is missing.
+
+    Raises:
+        TransferSetError: anything else.
+    """
+    given = [
+        None if isinstance(v, float | datetime.date) and v != v else v for v in values
+    ]  # NaN and NaT, as in pandas
+    values = [value.isoformat() if isinstance(value, datetime.date) else value for value in given]
     for value in values:
         if value is not None and not (isinstance(value, str) and _DATE.fullmatch(value)):
             raise _refused(
