@@ -51,14 +51,13 @@ def main(args: Demo) -> int:
             say(f"\n$ {suggested(name, *words)}")
             if code := run(words):
                 return code
+        first = suggested("train-teacher", "--config=table.yaml")
     report = next(path for name in (*REPORTS, "") if (path := folder / RUN / name).exists())
     say(f"\nreport: {report}")
     say(
         f"next, with data of your own: in {folder} change table.yaml for a table, text.yaml for texts, pictures.yaml for"
     )
-    say(
-        f"pictures, or a copy of {RECIPE} for anything else, and run there: {suggested('train-teacher', '--config=table.yaml')}"
-    )
+    say(f"pictures, or a copy of {RECIPE} for anything else, and run there: {first}")
     return 0
 
 

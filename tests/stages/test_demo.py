@@ -33,7 +33,8 @@ def test_the_demo_ends_by_naming_the_report_and_what_to_do_next(
     assert (
         "data of your own: in mine change table.yaml for a table, text.yaml for texts, pictures.yaml for" in following
     )
-    assert last.endswith("run there: softlabels train-teacher --config=table.yaml")
+    assert last.startswith("pictures, or a copy of digits.yaml for anything else, and run there: ")
+    assert last.endswith("softlabels train-teacher --config=table.yaml")
     for name in ("table", "text", "pictures"):
         assert load(f"mine/{name}.yaml") == load(name)
     assert Path.cwd() == tmp_path
