@@ -80,6 +80,12 @@ def test_two_columns_are_a_pair_and_types_stand_in_the_middle(tokenizer: Path) -
         ([("a", "b", "c")], {}, TransferSetError, "one or two columns of text"),
         (["wing"], {"max_length": 0}, ConfigError, "max_length is 0"),
         (["wing"], {"tokenizer": "./nowhere"}, ConfigError, r"no folder \./nowhere.*train-teacher"),
+        (
+            ["wing"],
+            {"tokenizer": "no/such/folder"},
+            ConfigError,
+            r"no folder no/such/folder; .*copy the folder of the tokenizer",
+        ),
         (["wing"], {"tokenizer": "nobody/nothing-of-this-name"}, ConfigError, "hub does not give it.*HF_HUB_OFFLINE"),
         (["wing"], {"tokenizer": "."}, ConfigError, "no tokenizer in .*train-teacher"),
     ],

@@ -80,7 +80,13 @@ def _against(plan: Plan) -> Iterator[str]:
     if isinstance(plan.gain, Gain) and plan.gain.interval.is_below:
         yield "students of the pilot were worse with the teacher's labels than with hard labels alone"
     elif isinstance(plan.gain, Gain) and not plan.gain.interval.is_above:
-        yield "the pilot does not show that students gain (the interval holds 0): take more rows (--rows)"
+        saw_all = all(plan.pilot.get(split) == count for split, count in plan.data.rows.items())
+        more = (
+            "it had all rows, so compare students of all of them (train-student)"
+            if saw_all
+            else "take more rows (--rows)"
+        )
+        yield f"the pilot does not show that students gain (the interval holds 0): {more}"
     if LONG < plan.seconds.high > 1.01 * FACTOR**2 * plan.seconds.low:
         yield "the times of the pilot's batches vary too much to know the pass to a factor of 2: take more rows (--rows)"
 

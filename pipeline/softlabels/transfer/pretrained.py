@@ -38,7 +38,7 @@ def pretrained_folder(name: str, *, revision: str | None, patterns: tuple[str, .
     if local.is_dir():
         return local
     hub = require_extra("huggingface_hub", extra="hf")
-    if local.is_absolute() or name.startswith(("./", "../", "~")) or local.exists():
+    if local.is_absolute() or name.startswith(("./", "../", "~")) or local.exists() or name.count("/") > 1:
         raise ConfigError(f"there is no folder {name}", remedy="correct the path, or name a hub id as owner/name")
     try:
         return Path(
