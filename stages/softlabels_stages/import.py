@@ -39,6 +39,7 @@ from softlabels.jobs.store_outputs import split_of, store_outputs
 from softlabels.jobs.watch import Watch
 from softlabels.store.markdown import without_folders
 from softlabels.store.spec import About
+from softlabels.system.paths import local_path
 from softlabels.transfer import TransferRows
 from softlabels.transfer.identity import shown_name
 from softlabels.transfer.salt import read_salt
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return translated(args)
     require_format(args)
     split = split_of(args.store, args.split, others=known, setting="--split")
-    file = OutputFile(Path(args.from_), _reading(args))
+    file = OutputFile(Path(local_path(args.from_)), _reading(args))
     rows = None if file.says_rows else _set_of(args, split)
     outputs = file.read(None if rows is None else rows.mask)
     found = _rows(args, file, outputs, rows, split)

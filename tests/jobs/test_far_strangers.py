@@ -70,10 +70,12 @@ def test_what_is_described_is_left_alone(data: Sample, monkeypatch: pytest.Monke
     write_root(root)
 
 
-def test_a_refused_removal_names_the_credentials(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_removal_asks_for_the_right_to_do_it(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     written_at(s3).put("name", b"it")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "reader")
-    with pytest.raises(StorageError, match=r"cannot remove .*/name: it refuses the credentials \(AccessDenied\)"):
+    with pytest.raises(
+        StorageError, match=r"cannot remove .*/name: these credentials do not allow it \(AccessDenied\); ask its owner"
+    ):
         written_at(s3).remove("name")
 
 

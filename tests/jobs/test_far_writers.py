@@ -211,7 +211,7 @@ def test_the_command_repairs_there(data: Sample, s3: str, capsys: pytest.Capture
 
 def test_who_may_not_write_is_told_so(data: Sample, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "reader")
-    with pytest.raises(StorageError, match="it refuses the credentials") as caught:
+    with pytest.raises(StorageError, match="these credentials do not allow it") as caught:
         StoreWriter(s3, make_spec(data))
     assert SECRET not in f"{caught.value} {written_at(s3)!r}"
 

@@ -130,6 +130,11 @@ def test_a_pickle_is_not_opened(work: Path, capsys: pytest.CaptureFixture[str]) 
     assert "cannot be read: Object arrays cannot be loaded" in capsys.readouterr().err
 
 
+def test_a_file_at_an_address_is_refused_as_one(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["s3://bucket/outputs.npy", "store"]) == 2
+    assert "an address (s3:) is given where a path of this machine is needed" in capsys.readouterr().err
+
+
 def test_rows_that_do_not_count_up_to_the_transfer_set(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toy.write_recipe(Path("recipe.yaml"))
     np.save("outputs.npy", np.ones((7, 5)))

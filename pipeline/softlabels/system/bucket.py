@@ -33,7 +33,12 @@ MOST_ENTRIES = 1 << 16  # of a folder
 _PAGE = 1000  # objects that are listed at once
 _MOST_PARTS = 9000  # of an upload; S3 takes 10,000
 _RENEW = (
-    "check the credentials in the environment, renew them where they have expired, and run the same command again; "
+    "check the credentials in the environment and what they allow, renew them where they have expired, and run the same "
+    "command again; "
+)
+_RIGHTS = (
+    "ask its owner for the right to do this, or set credentials that have it (docs/places.md), and run the same command "
+    "again; "
 )
 _UNSET = "set the variables that docs/places.md lists for such an address, and run the same command again; "
 _AGAIN = "check the address and the network, and run the same command again; "
@@ -41,7 +46,8 @@ _KEPT = "what was carried is kept"
 _CODE = re.compile(
     r"(?:<Code>|\(code: )([A-Za-z]{1,40})(?:</Code>|\)$)", re.MULTILINE
 )  # the latter: of one of many deletes
-_REFUSED = re.compile(r"Expired|Token|Signature|AccessKey|AccessDenied|Authentication|Authorization|Forbidden")
+_NOT_ALLOWED = ("AccessDenied", "AuthorizationPermissionMismatch")  # of credentials that are valid
+_REFUSED = re.compile(r"Expired|Token|Signature|AccessKey|Authentication|Authorization|Forbidden")
 
 
 @dataclass(frozen=True)
@@ -298,6 +304,8 @@ def _reason(error: Exception) -> tuple[str, str]:
         return "the server redirects to another one, or to a file", "give the address of the server that has the store"
     if "169.254." in text or "metadata.google" in text:  # where machines of a cloud are given theirs
         return "no credentials are found", _UNSET + _KEPT
+    if code and code[1] in _NOT_ALLOWED:
+        return f"these credentials do not allow it ({answer})", _RIGHTS + _KEPT
     denied = kind in ("PermissionDeniedError", "UnauthenticatedError") or (status and status[1] in ("401", "403"))
     if denied or (code and _REFUSED.search(code[1])):
         return f"it refuses the credentials ({answer or kind})", _RENEW + _KEPT
