@@ -118,9 +118,9 @@ def _gain(
         return "the recipe names no student"
     train, judged = (splits[pilot.first], splits[held_out]) if held_out else _cut(splits[pilot.first])
     watch.say("students of the pilot: hard against distilled, in groups that share no row")
-    folder = pilot.folder / "students"
+    folder, of = pilot.folder / "students", len(pilot.job.rows[pilot.first].keys)
     return pilot_students(
-        student, training, train, judged, seed=pilot.seed, seconds=seconds, folder=folder, watch=watch
+        student, training, train, judged, of=of, seed=pilot.seed, seconds=seconds, folder=folder, watch=watch
     )
 
 

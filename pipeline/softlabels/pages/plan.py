@@ -63,7 +63,7 @@ def _store(plan: Plan) -> tuple[Html, Mapping[str, Any]]:
 
 def _students(plan: Plan) -> tuple[Html, Mapping[str, Any]] | None:
     gain = plan.gain
-    if not isinstance(gain, Gain):
+    if not isinstance(gain, Gain) or not gain.learnt:
         return None
     low, estimate, high = gain.interval.low, gain.interval.estimate, gain.interval.high
     told = (

@@ -12,6 +12,7 @@ SURE = 0.98  # share of top probabilities near 1 from which there is hardly anyt
 REMEMBERED = 0.02  # by which a teacher is more often right on training rows than on others
 LONG = 600.0  # seconds of a pass, from which on it matters how well they are known
 SHARED = 0.01  # share of the held-out rows that are training rows too
+_ALIKE = {"error rate": "the most frequent class", "NLL": "the shares of the tokens", "MSE": "the mean"}  # by measure
 
 
 def settle(plan: Plan) -> tuple[str, ...]:
@@ -29,7 +30,9 @@ def verdict(plan: Plan) -> str:
     if plan.settle:
         return f"settle first: {'; '.join(plan.settle)}."
     gained = ""
-    if isinstance(plan.gain, Gain):
+    if isinstance(plan.gain, Gain) and not plan.gain.learnt:
+        gained = ", but what students gain is not known"
+    elif isinstance(plan.gain, Gain):
         gained = f"; in the pilot a student's {plan.gain.measure} went from {plan.gain.hard:.3g} to {plan.gain.distilled:.3g}"
     elif (plan.teacher.held_out or {}).get("accuracy") is None:
         gained = ", but the pilot does not say whether its labels are any better than hard ones"
@@ -77,12 +80,35 @@ def _against(plan: Plan) -> Iterator[str]:
     rows = plan.data.rows.get(plan.teacher.split)
     if rows and plan.shared > SHARED * rows:
         yield f"{plan.shared:,} of {rows:,} {plan.teacher.split} rows are training rows too"
-    if isinstance(plan.gain, Gain) and plan.gain.interval.is_below:
-        yield "students of the pilot were worse with the teacher's labels than with hard labels alone"
-    elif isinstance(plan.gain, Gain) and not plan.gain.interval.is_above:
-        yield "the pilot does not show that students gain (the interval holds 0): take more rows (--rows)"
+    if isinstance(plan.gain, Gain):
+        yield from _against_gain(plan, plan.gain)
     if LONG < plan.seconds.high > 1.01 * FACTOR**2 * plan.seconds.low:
         yield "the pilot's batches took so different times that the pass is not known to a factor of 2: take more rows (--rows)"
+
+
+def _against_gain(plan: Plan, gain: Gain) -> Iterator[str]:
+    if not gain.learnt:
+        if gain.advice:
+            yield f"{unlearnt(gain)}: give {gain.advice}"
+    elif gain.interval.is_below:
+        yield "students of the pilot were worse with the teacher's labels than with hard labels alone"
+    elif not gain.interval.is_above:
+        said = "the pilot does not show that students gain (the interval holds 0)"
+        yield f"{said}: give more rows ({gain.advice})" if gain.advice else f"{said}, with all the rows there are"
+
+
+def unlearnt(gain: Gain) -> str:
+    """That no student of a pilot learnt more than chance, and what they lack."""
+    alike = _ALIKE[gain.measure.rpartition(": ")[2]]
+    lack = (
+        f"they did not learn their own training rows either, in {gain.steps:,} steps"
+        if gain.idle
+        else f"they learnt their own {gain.rows:,} training rows and nothing of others"
+    )
+    return (
+        f"students of the pilot learnt no more than {alike} ({gain.measure} {gain.hard:.3g} with hard labels, "
+        f"{gain.distilled:.3g} distilled, {gain.chance:.3g} by {alike} alone), so nothing is known of what they gain; {lack}"
+    )
 
 
 def _not_known(plan: Plan, served: bool, ragged: bool) -> Iterator[str]:
@@ -97,7 +123,10 @@ def _not_known(plan: Plan, served: bool, ragged: bool) -> Iterator[str]:
             f"whether the teacher was trained on these rows{apart}: what labels out of fold (teacher.folds) would be like is "
             "not known without them"
         )
-    if isinstance(plan.gain, Gain):
+    if isinstance(plan.gain, Gain) and not plan.gain.learnt:
+        can = "" if plan.gain.advice else ", and no pilot of these rows and this training can tell"
+        yield f"what students gain: {unlearnt(plan.gain)}{can}"
+    elif isinstance(plan.gain, Gain):
         yield (
             f"what students gain on all rows: those of the pilot saw {plan.gain.rows:,} rows each, for {plan.gain.epochs:,} "
             "epochs, and a gain usually shrinks as hard labels grow in number"
