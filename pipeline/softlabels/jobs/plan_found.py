@@ -100,8 +100,8 @@ def planned(
         flatness=None if sampled is None else plain(sampled.flatness),
         gain=gain,
     )
-    served, ragged = isinstance(job.teacher, Served), done.stores[first].spec.ragged
-    made = dataclasses.replace(made, settle=settle(made), unknown=unknown(made, served=served, ragged=ragged))
+    served = isinstance(job.teacher, Served)
+    made = dataclasses.replace(made, settle=settle(made), unknown=unknown(made, served=served))
     return dataclasses.replace(made, verdict=verdict(made))
 
 

@@ -20,9 +20,9 @@ def settle(plan: Plan) -> tuple[str, ...]:
     return tuple(_against(plan))
 
 
-def unknown(plan: Plan, *, served: bool, ragged: bool) -> tuple[str, ...]:
-    """What this pilot cannot say, of a teacher that is `served` or rows that are `ragged`."""
-    return tuple(_not_known(plan, served, ragged))
+def unknown(plan: Plan, *, served: bool) -> tuple[str, ...]:
+    """What this pilot cannot say, of a teacher that is `served`."""
+    return tuple(_not_known(plan, served))
 
 
 def verdict(plan: Plan) -> str:
@@ -111,7 +111,7 @@ def unlearnt(gain: Gain) -> str:
     )
 
 
-def _not_known(plan: Plan, served: bool, ragged: bool) -> Iterator[str]:
+def _not_known(plan: Plan, served: bool) -> Iterator[str]:
     train, held_out = plan.teacher.train.get("accuracy"), (plan.teacher.held_out or {}).get("accuracy")
     if not plan.teacher.folds:
         apart = ""
@@ -133,6 +133,4 @@ def _not_known(plan: Plan, served: bool, ragged: bool) -> Iterator[str]:
         )
     if served:
         yield "the rate of a server under another load than now"
-    if ragged:
-        yield "the share of padding in rows that the pilot did not draw"
     yield "the rate of this machine at another hour, beside other work"
