@@ -53,6 +53,7 @@ def test_a_served_teacher(recipe: dict[str, Any], server: StandIn, capsys: pytes
     assert "the rate of a server under another load than now" in found["unknown"]
 
 
+@pytest.mark.slow
 def test_folds_and_a_store_that_holds_its_inputs(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All rows are in the pilot, but for those that are there twice: they are fewer than it would take."""
     teacher = {"members": [toy.NET], "folds": test_folds.FOLDS, "batch_size": 32}
@@ -70,6 +71,7 @@ def test_folds_and_a_store_that_holds_its_inputs(work: Path, capsys: pytest.Capt
     assert sizes["embed"] - sizes["reference"] >= 4 * toy.FEATURES * rows
 
 
+@pytest.mark.slow
 def test_rows_of_tokens_that_are_ragged(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lm.write_texts(work / "texts")
     made = test_topk_recipe.ready(labels={"encoding": "topk", "k": 4, "rank": 4, "layout": "arrow"}, student=None)

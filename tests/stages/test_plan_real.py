@@ -1,5 +1,5 @@
-"""Whether what a plan says holds on real data: bytes and time of the pass itself on three recipes as they ship, with teachers of
-little training; and the gain of other rows and seeds on MNIST.
+"""Whether what a plan says holds on real data: bytes and time of the pass itself on three recipes as they ship, with teachers
+of little training; and the gain of other rows and seeds on MNIST.
 
 `SOFTLABELS_DATA` names the folder that holds ag_news/, wikitext-2/, bccd/ and mnist/ (Parquet files as on the hub).
 """
@@ -30,7 +30,7 @@ from softlabels_stages.schema import typed
 from tests.stages.test_plan_holds import SILENT, require_true
 
 DATA = Path(os.environ.get("SOFTLABELS_DATA", Path(__file__).parents[3] / "shared" / "data"))
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def folder(name: str) -> str:
