@@ -55,9 +55,10 @@ def texts() -> dict[str, Any]:
 
 
 def language_model() -> dict[str, Any]:
-    """With a smaller teacher, of a part of an epoch."""
+    """With a smaller teacher, over half of the texts."""
     made = load("lm")
     made["transfer_set"] |= {"source": folder("wikitext-2"), "subset": None}
+    made["transfer_set"]["splits"] = {"train": "validation[:50%]", "test": "test[:25%]"}
     net = made["teacher"]["members"][0]["init_args"]["config"]
     net |= {"n_embd": 64, "n_layer": 1, "n_head": 2}
     return trained(made, epochs=1)

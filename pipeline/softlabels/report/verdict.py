@@ -33,7 +33,11 @@ def verdict(plan: Plan) -> str:
     if isinstance(plan.gain, Gain) and not plan.gain.learnt:
         gained = ", but what students gain is not known"
     elif isinstance(plan.gain, Gain):
-        gained = f"; in the pilot a student's {plan.gain.measure} went from {plan.gain.hard:.3g} to {plan.gain.distilled:.3g}"
+        gain = plan.gain
+        gained = (
+            f"; in the pilot a student's {gain.measure} went from {gain.hard:.3g} to {gain.distilled:.3g} "
+            f"(gain {gain.interval.low:.2g} to {gain.interval.high:.2g})"
+        )
     elif (plan.teacher.held_out or {}).get("accuracy") is None:
         gained = ", but the pilot does not say whether its labels are any better than hard ones"
     return f"go: {amount(own_bytes(plan))} in about {duration_of(plan.seconds.estimate)}{gained}."
@@ -63,7 +67,9 @@ def duration_of(seconds: float) -> str:
     """Seconds as people read them."""
     if seconds < 90:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h" if seconds < 172_800 else f"{seconds / 86_400:,.1f} days"
 
 
 def _against(plan: Plan) -> Iterator[str]:
