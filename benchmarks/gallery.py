@@ -72,7 +72,7 @@ PICTURES = (
         "lm",
         "results.md",
         "Language models",
-        "behind dense labels",
+        "minus dense labels",
         {
             "hard labels": "hard labels",
             "128 bytes: k": "*128 bytes",

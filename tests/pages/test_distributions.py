@@ -39,7 +39,7 @@ def entropy(p: np.ndarray) -> np.ndarray:
 
 
 def member_probabilities(found: Shown, temperature: float, nodes: Floats, target: str = "softmax") -> Iterator[Floats]:
-    """(N, K) of each member at a temperature, from what a page holds; as `static/rows.js` computes it."""
+    """(N, K) of each member at a temperature, from what a page holds; as `static/rows-numbers.js` computes it."""
     for member in range(found.log_p.shape[1]):
         own = found.log_p[:, member].astype(np.float64)
         if target == "sigmoid":

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 import wave
+import zlib
 from pathlib import Path
 
+import datasets
 import numpy as np
 import PIL.Image
 import pyarrow as pa
@@ -16,7 +19,8 @@ import pytest
 from softlabels import write_store
 from softlabels.pages.media import EDGE, looks_like_picture, picture, wav
 from softlabels.pages.row_inputs import TEXT, inputs_of, shown_value, tokens
-from softlabels.transfer import TransferSetConfig, load_transfer_set
+from softlabels.transfer import TransferSetConfig, array_keys, load_transfer_set
+from softlabels.transfer.keys import id_keys
 from softlabels_stages.schema import typed
 
 
@@ -28,7 +32,7 @@ def pixels(source: str) -> np.ndarray:
     return np.asarray(PIL.Image.open(io.BytesIO(decoded(source))))
 
 
-@pytest.mark.parametrize("shape", [(9, 7), (9, 7, 3), (9, 7, 4), (3, 9, 7), (1, 9, 7), (9, 7, 1)])
+@pytest.mark.parametrize("shape", [(9, 7), (9, 7, 2), (9, 7, 3), (9, 7, 4), (3, 9, 7), (1, 9, 7), (9, 7, 1)])
 def test_a_small_picture_is_kept(rng: np.random.Generator, shape: tuple[int, ...]) -> None:
     values = rng.integers(0, 256, shape, np.uint8)
     assert looks_like_picture(values)
@@ -76,6 +80,9 @@ def test_sound(rng: np.random.Generator) -> None:
     assert shown["kind"] == "sound"
     with wave.open(io.BytesIO(decoded(shown["source"]))) as file:
         assert (file.getframerate(), file.getnframes()) == (12_000, 24_000)
+    empty = io.BytesIO()
+    soundfile.write(empty, np.zeros(0), 8000, format="WAV")
+    assert shown_value("clip", empty.getvalue())["text"] == "(a sound without samples)"
     assert shown_value("clip", b"no audio") == {"name": "clip", "kind": "text", "text": "a file of 8 bytes"}
 
 
@@ -115,6 +122,67 @@ def test_raw_columns_are_found_by_content_key(tmp_path: Path, rng: np.random.Gen
     shown = found.of(np.arange(21))
     assert [row and row[0]["text"] for row in shown] == [texts[number] if number < 20 else None for number in order]
     assert [each["name"] for each in shown[0] or []] == ["text", "x"]
+
+
+def png(width: int = 5, height: int = 4, seed: int = 0) -> bytes:
+    """A small picture, whose header may promise another size."""
+    out = io.BytesIO()
+    PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (4, 5), np.uint8)).save(out, "PNG")
+    head = b"IHDR" + struct.pack(">II", width, height) + out.getvalue()[24:29]
+    return out.getvalue()[:12] + head + struct.pack(">I", zlib.crc32(head)) + out.getvalue()[33:]
+
+
+PICTURES = [png(seed=0), b"no picture", png(40_000, 40_000), png(seed=1)[:50], None, png(seed=2)]
+TEXTS = ["one", "two", "", None, "five", "x"]
+BROKEN = {1: "it is none of PNG", 2: "could be decompression bomb", 3: "image file is truncated"}
+
+
+def pictures(folder: Path, key: str) -> TransferSetConfig:
+    """Six rows, of which three have a picture that cannot be read, and others an empty text and nulls."""
+    file = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    images = pa.array([data and {"bytes": data, "path": None} for data in PICTURES], file)
+    table = pa.table({"id": range(6), "image": images, "text": TEXTS})
+    features = datasets.Features(
+        id=datasets.Value("int64"), image=datasets.Image(), text=datasets.Value("string")
+    ).arrow_schema.metadata
+    folder.mkdir()
+    pq.write_table(table.replace_schema_metadata(features), folder / "test.parquet")
+    recipe = {
+        "name": "t", "source": str(folder), "inputs": ["image", "text"], "label": None, "splits": {"test": "test"},
+        "prepare": {"class_path": f"{__name__}.lengths"}, "missing": "pass", "key": key,
+    }  # fmt: skip
+    return typed(TransferSetConfig, recipe, where="t")
+
+
+def test_a_picture_that_cannot_be_read_says_so_and_others_are_shown(tmp_path: Path, rng: np.random.Generator) -> None:
+    config = pictures(tmp_path / "data", "id")
+    store = write_store(
+        tmp_path / "test", rng.normal(size=(6, 4)), keys=id_keys(pa.chunked_array([range(6)]), name="id", start=0)
+    )
+    shown = inputs_of(store, config, "test").of(np.arange(6))
+    for row, each in enumerate(shown):
+        assert each is not None
+        if row in BROKEN:
+            assert each[0]["kind"] == "text"
+            assert each[0]["text"].startswith(
+                f"(cannot be read: input column 'image', row {row}: this image does not decode"
+            )
+            assert BROKEN[row] in each[0]["text"]
+        else:
+            assert each[0]["kind"] == ("picture" if row != 4 else "text")
+        assert each[1]["text"] == {"": "(empty)", None: "(missing)"}.get(TEXTS[row], TEXTS[row])
+
+
+def test_rows_of_one_content_are_found_beside_one_that_cannot_be_read(tmp_path: Path, rng: np.random.Generator) -> None:
+    config = pictures(tmp_path / "data", "content")
+    both = [(0, 5)[at] for at in (1, 0)]
+    decoded_pictures = [pixels(f"data:,{base64.b64encode(PICTURES[at] or b'').decode()}") for at in both]
+    keys = array_keys(np.stack(decoded_pictures), [TEXTS[at] for at in both])
+    store = write_store(tmp_path / "test", rng.normal(size=(2, 4)), keys=keys)
+    found = inputs_of(store, config, "test")
+    assert "3 of its 6 rows cannot be read: input column 'image', row 1: this image does not decode" in found.said
+    assert "are not in it" not in found.said
+    assert [each and each[1]["text"] for each in found.of(np.arange(2))] == ["x", "one"]
 
 
 def lengths(rows: list[tuple[str, float]]) -> np.ndarray:

@@ -20,12 +20,13 @@ _LEAST = 4  # pixels of an edge, below which numbers are no picture
 
 
 def looks_like_picture(array: NDArray[np.generic]) -> bool:
-    """Whether numbers are (H, W), (H, W, 1 to 4) or (1 to 4, H, W)."""
+    """Whether numbers are (H, W), (H, W, 1, 3 or 4) or (1, 3 or 4, H, W); of bytes also (H, W, 2), grey with alpha."""
     if array.dtype.kind not in "buif" or array.ndim not in (2, 3):
         return False
     edges = sorted(array.shape)[-2:]
     channels = (1,) if array.ndim == 2 else (array.shape[0], array.shape[2])
-    return edges[0] >= _LEAST and edges[1] <= 64 * edges[0] and not {1, 3, 4}.isdisjoint(channels)
+    known = not {1, 3, 4}.isdisjoint(channels) or (array.dtype == np.uint8 and channels[-1] == 2)
+    return edges[0] >= _LEAST and edges[1] <= 64 * edges[0] and known
 
 
 def picture(array: NDArray[np.generic]) -> str:
@@ -55,8 +56,8 @@ def _as_bytes(array: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 def sound(data: bytes) -> str | None:
-    """The beginning of an audio file as WAV of 16 bits, of one channel; None of another file, or where soundfile is not
-    installed (extra `[audio]`).
+    """The beginning of an audio file as WAV of 16 bits, of one channel, "" where it has no sample; None of another file, or
+    where soundfile is not installed (extra `[audio]`).
     """
     try:
         soundfile = require_extra("soundfile", extra="audio")
@@ -67,7 +68,7 @@ def sound(data: bytes) -> str | None:
         return None
     step = max(1, -(-rate // _RATE))
     samples = samples[: len(samples) // step * step].reshape(-1, step).mean(axis=1)
-    return wav(np.nan_to_num(samples), rate // step)
+    return wav(np.nan_to_num(samples), rate // step) if len(samples) else ""
 
 
 def wav(samples: NDArray[np.floating], rate: int) -> str:

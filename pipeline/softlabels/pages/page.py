@@ -32,7 +32,11 @@ def page(title: str, sections: Sequence[Section], *, slider: Slider | None = Non
     assert len({*names}) == len(names), names
     assert all(map(_NAME.fullmatch, names)), names
     own = [*dict.fromkeys(section.script for section in sections if section.script)]
-    scripts = [vega_bundle(), *(static(f"{name}.js") for name in ("page", *own)), "softlabels.begin();"]
+    scripts = [
+        vega_bundle(),
+        *map(static, ["page.js", *(file for name in own for file in _files(name))]),
+        "softlabels.begin();",
+    ]
     data = [
         f'<script type="application/json" id="data-{section.name}">{in_script(section.data)}</script>'
         for section in sections
@@ -49,6 +53,12 @@ def page(title: str, sections: Sequence[Section], *, slider: Slider | None = Non
     body = joined([element("header", element("h1", title), lead, contents), bar, main])
     ends = "".join([*data, *(f"<script>{script}</script>" for script in scripts)])
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{body}{ends}</body></html>\n'
+
+
+def _files(script: str) -> list[str]:
+    """The files of a section's script: what it is made of, `SCRIPT-*.js`, and then itself."""
+    every = sorted(each.name for each in (resources.files("softlabels.pages") / "static").iterdir())
+    return [*(name for name in every if name.startswith(f"{script}-") and name.endswith(".js")), f"{script}.js"]
 
 
 def static(name: str) -> str:

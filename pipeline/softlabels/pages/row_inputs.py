@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from softlabels.errors import UserError, one_line
+from softlabels.errors import TransferSetError, UserError, one_line
 from softlabels.labels import NO_LABEL
 from softlabels.pages.media import looks_like_picture, picture, sound
 from softlabels.store import Store
@@ -22,6 +23,7 @@ from softlabels.transfer import load_transfer_set
 from softlabels.transfer.columns import column_at
 from softlabels.transfer.config import TransferSetConfig
 from softlabels.transfer.decode import Value, decode
+from softlabels.transfer.raw_keys import raw_keys
 from softlabels.transfer.rows import open_rows
 from softlabels.transfer.sequences import open_tokenization
 
@@ -91,18 +93,65 @@ class TransferInputs:
     said = "Inputs are the raw columns of the transfer set, found by content key."
 
     def __init__(self, store: Store, config: TransferSetConfig, split: str) -> None:
-        rows = load_transfer_set(config, split)
-        self._config, self._rows = config, rows
-        self._source = None if config.sequences is not None else open_rows(config, split)
-        self._words = None if config.sequences is None else open_tokenization(config.sequences).tokenizer
-        self._at = KeyIndex(np.asarray(rows.keys)).find(store.column("content_key"))  # type: ignore[arg-type]  # uint8
-        lost = int((self._at < 0).sum())
-        if lost:
-            self.said += f" {lost:,} of {store.rows:,} rows of the store are not in it."
+        self._config, self._source = config, open_rows(config, split)
+        keys, numbers = self._keys(split)
+        at = KeyIndex(keys).find(store.column("content_key"))  # type: ignore[arg-type]  # uint8
+        self._at = np.where(at < 0, NO_LABEL, numbers[at])
+        self.said += _lost(at)
+
+    def _keys(self, split: str) -> tuple[NDArray[np.uint8], Ints]:
+        """The keys of the rows that can be read, and their numbers."""
+        try:
+            rows = load_transfer_set(self._config, split)
+        except TransferSetError:
+            found = raw_keys(self._config, self._source)
+            if found.why is not None:
+                self.said += (
+                    f" {found.unread:,} of its {self._source.rows:,} rows cannot be read: {one_line(found.why)}."
+                )
+            return found.keys, found.rows
+        return np.asarray(rows.keys), np.arange(len(rows.keys))
 
     def of(self, rows: Ints) -> list[list[Json] | None]:
         """See `RowInputs`."""
         return [None if at < 0 else self._shown(at) for at in self._at[rows].tolist()]
+
+    def following(self, rows: Ints) -> Ints | None:
+        """See `RowInputs`."""
+        return None
+
+    def _shown(self, at: int) -> list[Json]:
+        table = self._source.data[at : at + 1]
+        return [self._column(table, name, at) for name in self._config.inputs]
+
+    def _column(self, table: pa.Table, name: str, at: int) -> Json:
+        """One input of row `at`: what cannot be read says so, and the row's others are shown."""
+        try:
+            column = column_at(table, name)
+            [value] = decode(column, name=name, start=at, images=name in self._source.images, missing=True).rows()
+        except TransferSetError as error:
+            return {"name": one_line(name, 60), "kind": "text", "text": f"(cannot be read: {one_line(error.what)})"}
+        return shown_value(name, value)
+
+
+class TokenInputs:
+    """The rows of tokens of a transfer set, which are found by content key."""
+
+    said = "Inputs are the tokens of the transfer set, found by content key."
+
+    def __init__(self, store: Store, config: TransferSetConfig, split: str) -> None:
+        assert config.sequences is not None
+        self._rows = load_transfer_set(config, split)
+        self._words = open_tokenization(config.sequences).tokenizer
+        self._at = KeyIndex(np.asarray(self._rows.keys)).find(store.column("content_key"))  # type: ignore[arg-type]  # uint8
+        self.said += _lost(self._at)
+
+    def of(self, rows: Ints) -> list[list[Json] | None]:
+        """See `RowInputs`."""
+        return [
+            None if at < 0 else [tokens(np.asarray(self._rows.inputs[at]), self._words)]
+            for at in self._at[rows].tolist()
+        ]
 
     def following(self, rows: Ints) -> Ints | None:
         """See `RowInputs`."""
@@ -111,19 +160,11 @@ class TransferInputs:
         own[at < 0] = NO_LABEL
         return own
 
-    def _shown(self, at: int) -> list[Json]:
-        if self._source is None:
-            return [tokens(np.asarray(self._rows.inputs[at]), self._words)]
-        table = self._source.data[at : at + 1]
-        return [
-            shown_value(
-                name,
-                decode(
-                    column_at(table, name), name=name, start=at, images=name in self._source.images, missing=True
-                ).rows()[0],
-            )
-            for name in self._config.inputs
-        ]
+
+def _lost(at: Ints) -> str:
+    """What is said of the store's rows that were not found."""
+    lost = int((at < 0).sum())
+    return f" {lost:,} of {len(at):,} rows of the store are not in it." if lost else ""
 
 
 def inputs_of(store: Store, transfer: TransferSetConfig | None, split: str) -> RowInputs:
@@ -131,7 +172,7 @@ def inputs_of(store: Store, transfer: TransferSetConfig | None, split: str) -> R
     why = "The store holds no inputs, and no recipe was given (--config=RECIPE): rows are shown by their labels alone."
     if transfer is not None:
         try:
-            return TransferInputs(store, transfer, split)
+            return (TransferInputs if transfer.sequences is None else TokenInputs)(store, transfer, split)
         except UserError as error:
             why = f"The inputs could not be opened, rows are shown by their labels alone: {one_line(error)}"
     return EmbeddedInputs(store) if store.spec.inputs == "embed" else NoInputs(why)
@@ -146,12 +187,17 @@ def _shown(value: Value) -> Json:
     if value is None:
         return {"kind": "text", "text": "(missing)"}
     if isinstance(value, str):
+        if not value:
+            return {"kind": "text", "text": "(empty)"}
         return {"kind": "text", "text": value if len(value) <= TEXT else value[:TEXT] + " …"}
     if isinstance(value, bytes):
         clip = sound(value)
-        return (
-            {"kind": "sound", "source": clip} if clip else {"kind": "text", "text": f"a file of {len(value):,} bytes"}
-        )
+        if clip:
+            return {"kind": "sound", "source": clip}
+        return {
+            "kind": "text",
+            "text": f"a file of {len(value):,} bytes" if clip is None else "(a sound without samples)",
+        }
     if isinstance(value, list):
         return _cells([[number, text[:TEXT]] for number, text in enumerate(value[:CELLS])], len(value))
     array = np.asarray(value)

@@ -19,7 +19,8 @@ class Section:
         html: what is below the heading, by `softlabels.pages.markup`.
         data: JSON values for the script; arrays by `softlabels.pages.numbers`. Numbers that are not finite are None.
         script: the file in `pages/static` that draws it, without ".js": it sets `softlabels.sections[SCRIPT]` to a function of
-            the section's element and its data. "": nothing is drawn.
+            the section's element and its data. "": nothing is drawn. What it is made of are the files SCRIPT-*.js beside it,
+            which set names of `softlabels.parts`.
     """
 
     name: str

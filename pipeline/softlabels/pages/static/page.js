@@ -1,7 +1,7 @@
 "use strict";
 // What every section's script uses. Texts of the store reach the page by textContent alone.
 const softlabels = (() => {
-  const sections = {};
+  const sections = {}, parts = {};
   const listeners = [];
   const DTYPES = { float32: Float32Array, uint8: Uint8Array, uint16: Uint16Array, int32: Int32Array };
   // Okabe and Ito's colours, which colour-blind readers tell apart; black and yellow vanish in one of the two modes.
@@ -189,7 +189,7 @@ const softlabels = (() => {
   }
 
   return {
-    sections, numbers, element, chart, onTemperature, logSoftmax, within, weightsAt, begin, COLOURS,
+    sections, parts, numbers, element, chart, onTemperature, logSoftmax, within, weightsAt, begin, COLOURS,
     get temperature() {
       return temperature;
     },
