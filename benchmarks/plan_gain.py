@@ -52,25 +52,23 @@ class Students:
                 kl = functional.kl_div(torch.log_softmax(z / T, -1), told, reduction="none").sum(-1).mean(1)
                 loss = ALPHA * T * T * kl + (1 - ALPHA) * loss
             adam.zero_grad()
-            loss.sum().backward()
+            loss.sum().backward()  # type: ignore[no-untyped-call]  # torch's own
             adam.step()
         self.weights = [each.detach() for each in self.weights]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (G, R, C)."""
-        first, shift, second, off = self.weights
-        return torch.relu(x @ first + shift) @ second + off
+        return _logits(self.weights, x)
 
     def wrong(self, x: Tensor, label: Tensor) -> Floats:
         """(G, N), 1 where a student errs."""
-        return np.stack([(self.one(n, x).argmax(-1) != label).numpy() for n in range(len(self.weights[0]))]).astype(
-            float
-        )
+        every = (_logits([one[n : n + 1] for one in self.weights], x[None])[0] for n in range(len(self.weights[0])))
+        return np.stack([(z.argmax(-1) != label).numpy() for z in every]).astype(np.float64)
 
-    def one(self, number: int, x: Tensor) -> Tensor:
-        """What one of them says of (N, F)."""
-        first, shift, second, off = (each[number] for each in self.weights)
-        return torch.relu(x @ first + shift) @ second + off
+
+def _logits(weights: Sequence[Tensor], x: Tensor) -> Tensor:
+    first, shift, second, off = weights
+    return torch.baddbmm(off, torch.baddbmm(shift, x, first).relu(), second)
 
 
 def gains(groups: int, held_out: int, known: int, seed: int) -> Floats:
