@@ -46,8 +46,13 @@ def set_temperature(tab: Page, temperature: float) -> None:
     wait_until(tab, f"document.documentElement.dataset.temperature === '{temperature:g}'")
 
 
-def write(path: Path, stores: dict[str, Store], answers: dict[str, list[Answers]] | None = None) -> Path:
-    sections = rows_sections(stores, None, answers)
+def write(
+    path: Path,
+    stores: dict[str, Store],
+    answers: dict[str, list[Answers]] | None = None,
+    transfer: TransferSetConfig | None = None,
+) -> Path:
+    sections = rows_sections(stores, transfer, answers)
     path.write_text(page("rows", sections, slider=Slider.of([*stores.values()])), encoding="utf-8")
     return path
 

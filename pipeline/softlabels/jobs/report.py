@@ -47,6 +47,11 @@ def report(
         StorePathError, UnsealedStore: no sealed store. DamagedStore: a chunk is damaged.
         ConfigError, DamagedRun: no finished run, or files that are no run's; no hard labels for `label_errors`.
         MissingExtra: vl-convert is not installed. DiskFull, StorageError: the page cannot be written.
+
+    Example:
+        >>> from softlabels.jobs.report import report
+        >>> report("stores/noise", out="noise.html", split="test").name  # one file, without a server
+        'noise.html'
     """
     for each in (out, label_errors):
         if each is not None:
@@ -56,10 +61,11 @@ def report(
     shown = [shown_run(run, source, splits, watch, named=len(runs) > 1) for run in runs]
     answers = {name: [each for _, said in shown for each in said.get(name, ())] for name in splits}
     slider = Slider.of([*splits.values()])
-    rows = rows_sections(splits, transfer or next((run.transfer_set for run in runs), None), answers)
+    transfer = transfer or next((run.transfer_set for run in runs), None)
+    rows = rows_sections(splits, transfer, answers)
     places = zip([(name, target) for name, each in splits.items() for target in each.targets], rows, strict=True)
     links = {place: section.name for place, section in places}
-    sections = [*store_sections(splits, slider), *runs_sections([run for run, _ in shown], links), *rows]
+    sections = [*store_sections(splits, slider, transfer), *runs_sections([run for run, _ in shown], links), *rows]
     first = next(iter(splits.values())).spec
     title = f"{first.teacher.name} on {first.transfer_set.name}"
     made = page(title, sections, slider=slider).encode()

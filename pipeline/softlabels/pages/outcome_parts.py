@@ -7,7 +7,7 @@ W voices, J temperatures, S stops, C classes.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from softlabels.pages.numbers import numbers
 from softlabels.pages.outcomes import SQUARE, Outcomes, outcomes
 from softlabels.pages.sample import positions, sample
 from softlabels.pages.slider import Slider, known_at
+from softlabels.pages.token_names import TokenNames
 from softlabels.store import Store
 
 _CLASSES = 20  # that are shown where there are more than `SQUARE`
@@ -29,10 +30,11 @@ _LEAST_ROWS = 64  # of rows of positions
 Part = tuple[Html, dict[str, Any]]
 
 
-def outcome_part(store: Store, slider: Slider) -> Part:
-    """Markup and numbers of a store of one softmax or sigmoid target."""
+def outcome_part(store: Store, slider: Slider, tokens: TokenNames | None = None) -> Part:
+    """Markup and numbers of a store of one softmax or sigmoid target; `tokens` are the classes' names of a language model."""
     nodes = len(temperatures(store.encoding, store.classes))
-    most = min(MOST, max(1, _EVALUATIONS // (nodes * store.members * store.classes)))
+    numbers_each = store.encoding.summary_numbers(store.classes, store.members)
+    most = min(MOST, max(1, _EVALUATIONS // (nodes * numbers_each)))
     rows = most if store.positions is None else max(_LEAST_ROWS, most // store.positions)
     taken = sample(store, rows)
     found = outcomes(store, lambda: (columns for _, _, columns in positions(store, taken, most)))
@@ -59,23 +61,24 @@ def outcome_part(store: Store, slider: Slider) -> Part:
         "entropy": entropy,
         "top": histograms(found.top, 1.0, by),
         "apart": numbers(found.apart.astype(np.float32)) if store.members > 1 else None,
-        "classes": _class_data(store, found, shares, shown),
-        "pairs": _pair_data(store, found),
+        "classes": _class_data(store, found, shares, shown, tokens),
+        "pairs": _pair_data(store, found, tokens),
     }
     html = [
         paragraph(known_at(store)) if known_at(store) else None,
         paragraph(f"The plots below are of {seen}.", class_="quiet"),
-        *_sure(store, voices, most_entropy),
+        *_sure(store, voices, most_entropy, unit),
         *_classes(store, shares, shown, unit),
-        *_pairs(store),
-        *_members(store, found, voices),
+        *_pairs(store, unit),
+        *_members(store, found, voices, unit),
     ]
     return joined(html), data
 
 
-def names_of(store: Store) -> list[str]:
-    """Of the classes, or their numbers."""
-    return [one_line(name, 60) for name in store.class_names or map(str, range(store.classes))]
+def _names(store: Store, tokens: TokenNames | None, classes: Iterable[int]) -> list[str]:
+    """Of some classes, or their numbers."""
+    names = store.class_names or tokens
+    return [one_line(names[each], 60) if names else str(each) for each in classes]
 
 
 def _voices(store: Store, found: Outcomes) -> list[str]:
@@ -91,21 +94,23 @@ def _shown_classes(found: Outcomes, shares: Shares) -> list[int]:
     return sorted(np.argsort(-weight, kind="stable")[:_CLASSES].tolist())
 
 
-def _class_data(store: Store, found: Outcomes, shares: Shares, shown: Sequence[int]) -> dict[str, Any]:
-    names, known = names_of(store), np.maximum(shares.known, 1)
+def _class_data(
+    store: Store, found: Outcomes, shares: Shares, shown: Sequence[int], tokens: TokenNames | None
+) -> dict[str, Any]:
+    known = np.maximum(shares.known, 1)
     hard = (shares.counts / known)[[*shown]].astype(np.float32)
     return {
-        "names": [names[number] for number in shown],
+        "names": _names(store, tokens, shown),
         "hard": numbers(hard) if shares.labelled else None,
         "mass": numbers(found.mass[:, shown].astype(np.float32)),
     }
 
 
-def _pair_data(store: Store, found: Outcomes) -> dict[str, Any]:
-    names, used = names_of(store), np.unique(found.pairs)
+def _pair_data(store: Store, found: Outcomes, tokens: TokenNames | None) -> dict[str, Any]:
+    used = np.unique(found.pairs)
     return {
         "ids": used.tolist(),
-        "names": [names[number] for number in used],
+        "names": _names(store, tokens, used.tolist()),
         "pairs": numbers(found.pairs.astype(np.int32)),
         "joint": numbers(found.joint.astype(np.float32)),
         "tops": numbers(found.tops[used].astype(np.int32)),
@@ -113,7 +118,7 @@ def _pair_data(store: Store, found: Outcomes) -> dict[str, Any]:
     }
 
 
-def _sure(store: Store, voices: Sequence[str], most: float) -> list[Html]:
+def _sure(store: Store, voices: Sequence[str], most: float, unit: str) -> list[Html]:
     equal = "of a class is certain, .69 is even odds; shown is the mean over the classes"
     if store.encoding.target == "softmax":
         equal = f"is certain, {most:.2f} is {store.classes:,} classes alike"
@@ -122,8 +127,8 @@ def _sure(store: Store, voices: Sequence[str], most: float) -> list[Html]:
         "soft labels say little more than hard ones: take a higher temperature."
     )
     top = (
-        "Probability of the most probable class. Rows at the right edge are settled; those far to the left are where the "
-        "teacher itself is in doubt, and where a look at the inputs pays."
+        f"Probability of the most probable class. {unit.capitalize()} at the right edge are settled; those far to the left are "
+        "where the teacher itself is in doubt, and where a look at the inputs pays."
     )
     rows = [
         (name, element("span", data_mean=f"entropy-{at}"), element("span", data_mean=f"top-{at}"))
@@ -145,9 +150,8 @@ def _sure(store: Store, voices: Sequence[str], most: float) -> list[Html]:
 def _classes(store: Store, shares: Shares, shown: Sequence[int], unit: str) -> list[Html]:
     flags = store.encoding.target == "sigmoid"
     if shares.labelled == 0:
-        said = (
-            "No hard label is stored: a dot is the teacher's mean probability of a class at the slider's temperature."
-        )
+        none = "The hard label of a token is the next one" if store.spec.of_tokens else "No hard label is stored"
+        said = f"{none}: a dot is the teacher's mean probability of a class at the slider's temperature."
     else:
         missing = shares.positions - shares.labelled
         none = (
@@ -168,25 +172,25 @@ def _classes(store: Store, shares: Shares, shown: Sequence[int], unit: str) -> l
     return [element("h3", "Classes"), paragraph(said + some), picture]
 
 
-def _pairs(store: Store) -> list[Html]:
+def _pairs(store: Store, unit: str) -> list[Html]:
     if store.encoding.target == "sigmoid":
         title, label = "Classes that come together", "Mean product of two classes' probabilities, by pair"
         said = (
-            "The mean of p_i p_j: in what share of the rows both classes hold, as the teacher sees it. A pair that should "
+            f"The mean of p_i p_j: in what share of the {unit} both classes hold, as the teacher sees it. A pair that should "
             "exclude each other and is here points at wrong labels, or at classes that are one."
         )
     else:
         title, label = "Which classes the teacher confuses", "Mean probability of each class by the most probable class"
         at = store.encoding.near_1
         said = (
-            f"Of the rows whose most probable class at T = {at:g} is the one on the left, the mean probability of each other "
+            f"Of the {unit} whose most probable class at T = {at:g} is the one on the left, the mean probability of each other "
             "class at the slider's temperature. This is what soft labels tell a student beyond the hard label. A pair that has "
             "nothing in common points at wrong labels, or at classes that are one."
         )
     heads = (
         ("both classes", "mean", "")
         if store.encoding.target == "sigmoid"
-        else ("most probable", "other", "mean probability", "rows")
+        else ("most probable", "other", "mean probability", unit)
     )
     square = plot("square", label) if store.classes <= SQUARE else None
     most = "" if store.classes <= SQUARE else " Looked at are pairs of much mass at T = 1 and T = 4."
@@ -199,7 +203,7 @@ def _pairs(store: Store) -> list[Html]:
     return [element("h3", title), paragraph(said + most), square, paragraph("The largest pairs:", class_="quiet"), rows]  # type: ignore[list-item]
 
 
-def _members(store: Store, found: Outcomes, voices: Sequence[str]) -> list[Html]:
+def _members(store: Store, found: Outcomes, voices: Sequence[str], unit: str) -> list[Html]:
     if store.members == 1:
         count = len(store.spec.teacher.members)
         why = f"The store keeps the mean of {count} members, not each." if count > 1 else "The teacher is one model."
@@ -207,7 +211,7 @@ def _members(store: Store, found: Outcomes, voices: Sequence[str]) -> list[Html]
     alike = (
         "decisions (a probability above .5)"
         if store.encoding.target == "sigmoid"
-        else "rows whose most probable class is the same"
+        else f"{unit} whose most probable class is the same"
     )
     said = (
         f"Share of {alike}, by pair of members. Members that always agree teach no more than one of them; one that agrees with "

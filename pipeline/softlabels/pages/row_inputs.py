@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from softlabels.errors import TransferSetError, UserError, one_line
 from softlabels.labels import NO_LABEL
 from softlabels.pages.media import looks_like_picture, picture, sound
+from softlabels.pages.token_names import TokenNames, token_names
 from softlabels.store import Store
 from softlabels.store.key_index import KeyIndex
 from softlabels.transfer import load_transfer_set
@@ -30,15 +31,22 @@ from softlabels.transfer.sequences import open_tokenization
 TEXT = 600  # characters
 CELLS = 32  # numbers of a row
 TOKENS = 512
+_NEXT = "The hard label (●) of a token is the next one."
 
 Ints = NDArray[np.int64]
 Json = dict[str, Any]
 
 
 class RowInputs(Protocol):
-    """Where inputs come from. `said`: a sentence about them, for the page."""
+    """Where inputs come from.
+
+    Attributes:
+        said: a sentence about them, for the page.
+        names: what the classes of a language model are called, where it is known.
+    """
 
     said: str
+    names: TokenNames | None
 
     def of(self, rows: Ints) -> list[list[Json] | None]:
         """The inputs of rows of the store; None where they are not there."""
@@ -51,6 +59,8 @@ class RowInputs(Protocol):
 
 class NoInputs:
     """Of a store that holds none, and without a transfer set."""
+
+    names: TokenNames | None = None
 
     def __init__(self, why: str) -> None:
         self.said = why
@@ -67,10 +77,12 @@ class NoInputs:
 class EmbeddedInputs:
     """The prepared inputs that a store holds."""
 
-    said = "Inputs are those that the store holds: prepared, as the teacher saw them."
+    names: TokenNames | None = None
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.said = "Inputs are those that the store holds: prepared, as the teacher saw them."
+        self.said += f" {_NEXT}" * store.spec.of_tokens
 
     def of(self, rows: Ints) -> list[list[Json] | None]:
         """See `RowInputs`."""
@@ -91,6 +103,7 @@ class TransferInputs:
     """The raw columns of a transfer set, whose rows are found by content key."""
 
     said = "Inputs are the raw columns of the transfer set, found by content key."
+    names: TokenNames | None = None
 
     def __init__(self, store: Store, config: TransferSetConfig, split: str) -> None:
         self._config, self._source = config, open_rows(config, split)
@@ -137,12 +150,12 @@ class TransferInputs:
 class TokenInputs:
     """The rows of tokens of a transfer set, which are found by content key."""
 
-    said = "Inputs are the tokens of the transfer set, found by content key."
+    said = f"Inputs are the tokens of the transfer set, found by content key. {_NEXT}"
 
     def __init__(self, store: Store, config: TransferSetConfig, split: str) -> None:
         assert config.sequences is not None
         self._rows = load_transfer_set(config, split)
-        self._words = open_tokenization(config.sequences).tokenizer
+        self._words, self.names = open_tokenization(config.sequences).tokenizer, token_names(store, config)
         self._at = KeyIndex(np.asarray(self._rows.keys)).find(store.column("content_key"))  # type: ignore[arg-type]  # uint8
         self.said += _lost(self._at)
 

@@ -21,6 +21,7 @@ from softlabels.pages.row_choice import MOST_ROWS, interleaved, ranked
 from softlabels.pages.row_inputs import RowInputs, inputs_of
 from softlabels.pages.row_scan import Scan, columns_of, counted, scan, teacher_of
 from softlabels.pages.section import Section
+from softlabels.pages.token_names import TokenNames
 from softlabels.pages.value_rows import value_data
 from softlabels.store import Store
 from softlabels.store.columns import LABEL
@@ -151,10 +152,12 @@ def _data(
         return data | value_data(store, columns, hard, [outputs for _, outputs in said], usual)
     labels = hard if hard is not None and hard.ndim == 1 else np.full(len(places), -1)
     found = shown(teacher_of(store), columns, labels, [outputs for _, outputs in said])
-    return data | _soft_data(teacher_of(store), found, hard, store.class_names)
+    return data | _soft_data(teacher_of(store), found, hard, store.class_names or inputs.names)
 
 
-def _soft_data(teacher: Teacher, found: Shown, hard: NDArray[Any] | None, names: Sequence[str] | None) -> Json:
+def _soft_data(
+    teacher: Teacher, found: Shown, hard: NDArray[Any] | None, names: Sequence[str] | TokenNames | None
+) -> Json:
     nodes = teacher.nodes
     whole = bool((found.ids == found.ids[:1]).all())
     used = np.unique(np.concatenate([found.ids[0] if whole else found.ids.reshape(-1), found.students_top.reshape(-1)]))

@@ -65,7 +65,7 @@ def _kept(store: Store) -> str:
     encoding, unit = store.encoding, {"softmax": "classes", "sigmoid": "classes, each for itself", "values": "numbers"}
     names = "" if not store.class_names else f" ({some(store.class_names, _SHOWN)})"
     at = "" if encoding.only_at is None else f"; known at T = {encoding.only_at:g} alone"
-    words = encoding.words(store.classes, BASIS_FILE)
+    words = encoding.words(store.classes, BASIS_FILE).replace("`", "")  # which are for a card
     reduced = f"; the members' {encoding.reduce} mean" if encoding.is_reduced else ""
     return f"{store.classes:,} {unit[encoding.target]}{names}; {words}{reduced}{at}"
 

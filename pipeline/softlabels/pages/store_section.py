@@ -13,13 +13,21 @@ from softlabels.pages.outcome_parts import outcome_part
 from softlabels.pages.section import Section
 from softlabels.pages.slider import Slider
 from softlabels.pages.store_facts import bytes_table, lost, overview
+from softlabels.pages.token_names import token_names
 from softlabels.pages.value_part import value_part
 from softlabels.store import Store
 from softlabels.store.shared import MOST
+from softlabels.transfer.config import TransferSetConfig
 
 
-def store_sections(stores: Mapping[str, Store], slider: Slider | None) -> list[Section]:
+def store_sections(
+    stores: Mapping[str, Store], slider: Slider | None, transfer: TransferSetConfig | None = None
+) -> list[Section]:
     """A section a split, in their order, and of several splits one before them.
+
+    Args:
+        stores: sealed stores by split. slider: the temperature; None where nothing follows one.
+        transfer: whose tokenizer says what the classes of a language model are called.
 
     Raises:
         DamagedStore: what is read of a store is not what was sealed.
@@ -28,7 +36,7 @@ def store_sections(stores: Mapping[str, Store], slider: Slider | None) -> list[S
     sections = [_splits(stores, said)] if len(stores) > 1 else []
     for number, (split, store) in enumerate(stores.items()):
         title = f"The store, split {split}" if len(stores) > 1 else "The store"
-        sections.append(_section(f"store-{number}", title, store, slider, said if len(stores) == 1 else None))
+        sections.append(_section(f"store-{number}", title, store, slider, said if len(stores) == 1 else None, transfer))
     return sections
 
 
@@ -51,7 +59,9 @@ def _splits(stores: Mapping[str, Store], said: Html) -> Section:
     return Section("splits", "The splits", joined([table(("split", "rows", "digest"), rows), said]))
 
 
-def _section(name: str, title: str, store: Store, slider: Slider | None, said: Html | None) -> Section:
+def _section(
+    name: str, title: str, store: Store, slider: Slider | None, said: Html | None, transfer: TransferSetConfig | None
+) -> Section:
     named = [target for target in store.targets if target]
     parts: list[Html] = []
     data: list[dict[str, Any]] = []
@@ -61,7 +71,7 @@ def _section(name: str, title: str, store: Store, slider: Slider | None, said: H
             html, found = value_part(own)
         else:
             assert slider is not None
-            html, found = outcome_part(own, slider)
+            html, found = outcome_part(own, slider, token_names(own, transfer))
         heading = element("h3", f"Target {target}", class_="target") if target else None
         body = joined([heading, html, element("h3", "What storing lost"), lost(own)])
         parts.append(element("div", body, data_target=number))
