@@ -6,7 +6,7 @@ The pages are those that `softlabels report` writes. It opens each a few times i
 picture is of the first page, at T = 4: the slider, histograms and a row, or what `--show` names. The gallery's are
 
     --show '#rows-0 .row-legend' '#rows-0 .row' --width=760 --picture=docs/gallery/text.png   of the report of text.yaml
-    --show header '#part-5' --width=720 --picture=docs/gallery/plan.png                       of softlabels plan text.yaml --page
+    --show header '#part-5' --width=720 --picture=docs/gallery/plan.png                      of softlabels plan text.yaml --page
 """
 
 from __future__ import annotations
