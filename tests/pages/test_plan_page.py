@@ -12,7 +12,7 @@ from softlabels.jobs.plan_page import require_page, write_page
 from softlabels.pages.plan import plan_page
 from softlabels.report.estimates import Interval
 from softlabels.report.plan import Data, Gain, Plan, Size, Teacher
-from softlabels.report.verdict import verdict
+from softlabels.report.verdict import duration_of, verdict
 from tests.pages.browser import DESKTOP, PHONE, Tabs, too_wide, wait_until
 
 STRANGER = "<img src=x onerror='window.__pwned = 1'></script>"
@@ -45,7 +45,10 @@ def made_up(name: str = STRANGER) -> Plan:
             "tail": {"8": {"1": 1e-3, "4": 0.06, "20": 0.17}}, "sure": 0.19, "most": 2.302,
         },
         gain=Gain(
-            "error rate", 8, 1250, 62, 40, 128, 0.3, 0.2, Interval(0.06, 0.1, 0.14), {"4": 0.2, "1": 0.21}, "4"
+            measure="error rate", groups=8, rows=1250, held_out=500, epochs=40, batch_size=128, steps=400, hard=0.3,
+            distilled=0.2,
+            interval=Interval(0.06, 0.1, 0.14), holds=0.91, chance=0.7, learnt=True, idle=False, advice="",
+            temperatures={"4": 0.2, "1": 0.21}, temperature="4",
         ),
         unknown=(f"whether {name} is at home",),
     )  # fmt: skip
@@ -71,6 +74,20 @@ def test_go_says_so_where_nothing_is_known_of_what_the_labels_are_worth() -> Non
     for scores in (None, {"labelled": 0}):
         assert verdict(replace(blind, teacher=replace(blind.teacher, held_out=scores))).endswith(said)
     assert said not in verdict(blind)
+
+
+def test_what_is_to_be_settled_stands_on_top_one_below_the_other(tabs: Tabs, tmp_path: Path) -> None:
+    file = tmp_path / "plan.html"
+    against = ("no room", f"the teacher is no better than {STRANGER}")
+    file.write_text(plan_page(replace(made_up("plain"), settle=against)))
+    page = tabs.open(file)
+    assert page.inner_text("#verdict strong") == "Verdict: settle first"
+    assert page.locator("#verdict li").all_inner_texts() == ["No room.", f"The teacher is no better than {STRANGER}."]
+
+
+def test_durations_are_in_units_that_people_read() -> None:
+    said = {4: "4 s", 89: "89 s", 100: "2 min", 5000: "83 min", 9000: "2.5 h", 864_000: "10.0 days"}
+    assert {seconds: duration_of(seconds) for seconds in said} == said
 
 
 def test_without_distributions_and_students_it_says_so(tabs: Tabs, tmp_path: Path) -> None:

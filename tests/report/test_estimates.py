@@ -6,8 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 
-from softlabels.report.estimates import Interval, Timed, Weighed, best, duration, gain, whole_bytes
+from softlabels.report.estimates import HOLDS, Interval, Timed, Weighed, best, duration, gain, whole_bytes
 
 
 def test_a_duration_is_what_is_fixed_and_the_rate_of_the_rows() -> None:
@@ -42,13 +43,52 @@ def test_bytes_grow_with_the_data_and_what_is_fixed_does_not() -> None:
     assert found == fixed + kept * 50_000
 
 
-def test_a_gain_is_within_its_interval_as_often_as_two_standard_errors_promise(rng: np.random.Generator) -> None:
-    hard, distilled = rng.normal(0.5, 0.1, (2, 5_000, 8)) - np.array([0.0, 0.05])[:, None, None]
-    found = [gain(one, two) for one, two in zip(hard.tolist(), distilled.tolist(), strict=True)]
-    held = np.mean([each.low < 0.05 < each.high for each in found])
-    assert held == pytest.approx(0.914, abs=0.015)  # P(|t| < 2) of 7 degrees of freedom
+def held(found: list[Interval], mean: float) -> tuple[float, float]:
+    """How often intervals hold a mean, and how often the estimate of another repetition."""
     again = np.mean([a.low < b.estimate < a.high for a, b in itertools.pairwise(found)])
-    assert again == pytest.approx(0.800, abs=0.015)  # P(|t| < 2 / sqrt 2): both means vary
+    return float(np.mean([each.low < mean < each.high for each in found])), float(again)
+
+
+def test_a_gain_is_that_of_groups_alone_where_blocks_are_alike_and_of_blocks_alone_where_groups_are() -> None:
+    values = np.array([0.1, 0.3, 0.2, 0.6])
+    error = np.std(values, ddof=1) / 2
+    for table in (np.tile(values[:, None], 5), np.tile(values, (5, 1))):
+        found = gain(table.tolist(), np.zeros_like(table).tolist())
+        assert (found.low, found.estimate, found.high) == pytest.approx((0.3 - 2 * error, 0.3, 0.3 + 2 * error))
+
+
+def test_how_often_an_interval_holds_is_that_of_a_t() -> None:
+    assert {each: round(2 * t(each - 1).cdf(2) - 1, 2) for each in HOLDS} == HOLDS
+
+
+@pytest.mark.parametrize("groups", [4, 8])
+def test_a_gain_is_within_its_interval_as_often_as_is_said(groups: int, rng: np.random.Generator) -> None:
+    """At worst, which is where all that varies is the groups: else the blocks count too, and there are more of them."""
+    said = HOLDS[groups]
+    for blocks in (0.0, 0.1):
+        hard = 0.05 + rng.normal(0, 0.1, (2_000, groups, 1)) + rng.normal(0, blocks, (2_000, 1, 8))
+        found = [gain(one, np.zeros_like(one)) for one in hard]
+        inside, again = held(found, 0.05)
+        assert inside > said - 0.025
+        assert again > 2 * t(groups - 1).cdf(2**0.5) - 1 - 0.035  # where both means vary
+        assert inside < said + 0.05
+
+
+def test_a_gain_of_error_rates_is_within_its_interval(rng: np.random.Generator) -> None:
+    """A population whose gain is known: a row is wrong where student, row and chance add up to more than 0 (a probit model), so
+    the error rate of all students and rows is Phi(mean / deviation).
+    """
+    repetitions, groups, blocks, rows = 1_500, 8, 16, 5
+    rate, of_row = {}, rng.normal(0, 1, (repetitions, 1, blocks * rows))  # how hard it is, for both kinds of student
+    for kind, mean in {"hard": -1.5, "distilled": -1.8}.items():
+        student = rng.normal(mean, 0.4, (repetitions, groups, 1))
+        wrong = student + of_row + rng.normal(0, 1, (repetitions, groups, blocks * rows)) > 0
+        rate[kind] = wrong.reshape(repetitions, groups, blocks, rows).mean(-1)
+    true = float(np.diff(norm.cdf(np.array([-1.8, -1.5]) / np.sqrt(1 + 1 + 0.4**2)))[0])
+    found = [gain(one, two) for one, two in zip(rate["hard"], rate["distilled"], strict=True)]
+    inside, again = held(found, true)
+    assert 0.90 < inside < 0.96
+    assert 0.78 < again < 0.88
 
 
 def test_an_interval_says_on_which_side_of_0_it_lies() -> None:
@@ -59,7 +99,11 @@ def test_an_interval_says_on_which_side_of_0_it_lies() -> None:
 
 
 def test_another_setting_is_taken_only_where_it_is_better_beyond_doubt() -> None:
-    own = [0.30, 0.31, 0.29, 0.30]
-    assert best([own, [0.20, 0.21, 0.20, 0.19]], 0) == 1
-    assert best([own, [0.29, 0.32, 0.28, 0.30]], 0) == 0  # better by its mean alone
-    assert best([own, [0.40, 0.41, 0.40, 0.39]], 0) == 0
+    own = [[0.30, 0.31], [0.29, 0.30], [0.31, 0.30]]
+    better, by_its_mean, worse = (
+        [[x - off for x, off in zip(row, offs, strict=True)] for row in own]
+        for offs in ((0.1, 0.11), (-0.02, 0.03), (-0.1, -0.1))
+    )
+    assert best([own, better], 0) == 1
+    assert best([own, by_its_mean], 0) == 0
+    assert best([own, worse], 0) == 0

@@ -6,18 +6,49 @@ import pytest
 
 from softlabels.report.estimates import Interval
 from softlabels.report.plan import Data, Gain, Plan, Size, Teacher
-from softlabels.report.verdict import settle
+from softlabels.report.verdict import settle, verdict
 
 
-@pytest.mark.parametrize(("rows", "remedy"), [(300, "it had all rows, so compare"), (30_000, "take more rows")])
-def test_a_pilot_that_had_all_rows_is_not_to_take_more(rows: int, remedy: str) -> None:
+def planned(gain: Gain | str, held_out: dict[str, float] | None = None) -> Plan:
     short = Interval(0.9, 1.0, 1.1)
-    gain = Gain("error rate", 4, 60, 15, 20, 16, 0.2, 0.19, Interval(-0.02, 0.01, 0.04), {"2": 0.19}, "2")
-    data = Data({"train": rows, "test": 60}, {}, (), {}, 0.5, 0.5, 2)
-    teacher = Teacher("forest", "test", None, {}, folds=True)
+    data = Data({"train": 300, "test": 60}, {}, (), {}, 0.5, 0.5, 2)
+    teacher = Teacher("forest", "test", held_out, {}, folds=True)
     own = Size("dense", "zarr", 1000, None, is_own=True)
     pilot, times = {"train": 300, "test": 60}, (short, short, short)
-    plan = Plan("people", data, pilot, 0, *times, (own,), "dense", "", None, "here", teacher, None, gain)
-    [said] = settle(plan)
+    return Plan("people", data, pilot, 0, *times, (own,), "dense", "", None, "here", teacher, None, gain)
+
+
+@pytest.mark.parametrize(
+    ("advice", "remedy"), [("", "it had all rows, so compare"), ("--rows=4000", "give more rows (--rows=4000)")]
+)
+def test_a_pilot_that_had_all_rows_is_not_to_take_more(advice: str, remedy: str) -> None:
+    [said] = settle(
+        planned(
+            Gain(
+                measure="error rate",
+                groups=4,
+                rows=60,
+                held_out=60,
+                epochs=15,
+                batch_size=20,
+                steps=45,
+                hard=0.2,
+                distilled=0.19,
+                interval=Interval(-0.02, 0.01, 0.04),
+                holds=0.86,
+                chance=0.5,
+                learnt=True,
+                idle=False,
+                advice=advice,
+                temperatures={"2": 0.19},
+                temperature="2",
+            )
+        )
+    )
     assert "does not show that students gain" in said
     assert remedy in said
+
+
+def test_a_plan_without_students_says_that_their_gain_is_not_known() -> None:
+    plan = planned("too slow: give --seconds=3000", {"accuracy": 0.9, "labelled": 60.0})
+    assert verdict(plan).endswith(", but what students gain is not known.")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
@@ -25,7 +24,7 @@ from softlabels.transfer import TransferSetConfig
 from softlabels_stages import train_teacher
 from softlabels_stages.recipe import load
 from softlabels_stages.schema import typed
-from tests.stages import lm, test_detector, test_plan, toy
+from tests.stages import lm, test_detector, test_plan
 
 ROOT = Path(__file__).parent.parent.parent
 SILENT = Watch(lambda line: None, lambda line: None)
@@ -64,17 +63,11 @@ def planned(recipe: dict[str, Any], **settings: Any) -> Plan:
     return plan(rows, load_ensemble(teacher), labels, "stores/plan", watch=SILENT, **settings)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("recipe", [digits, language_model, detector], ids=lambda one: one.__name__)
-def test_bytes_and_time_of_the_pass(
-    recipe: Callable[[Path], dict[str, Any]], work: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(test_detector.ROWS, "train", 800)
-    made = recipe(work)
-    found = planned(made)
-
+def require_true(recipe: dict[str, Any], work: Path) -> None:
+    """What is said of bytes and processor seconds, beside the pass itself: within a tenth, and within a factor of 2."""
+    found = planned(recipe)
     sections = {"transfer_set": TransferSetConfig, "teacher": TeacherConfig, "labels": LabelsConfig}
-    config, teacher, labels = (typed(kind, made.get(name, {}), where="") for name, kind in sections.items())
+    config, teacher, labels = (typed(kind, recipe.get(name, {}), where="") for name, kind in sections.items())
     ensemble, rows = load_ensemble(teacher), [load_rows(config, split, SILENT) for split in config.splits]
     began = time.process_time()
     label(rows, ensemble, labels, work / "store", watch=SILENT)
@@ -83,7 +76,16 @@ def test_bytes_and_time_of_the_pass(
     print(f"bytes {own:,} {real:,} {own / real:.3f}; CPU {cpu.low:.2f} {cpu.estimate:.2f} {cpu.high:.2f} {took:.2f}")
     assert own == pytest.approx(real, rel=0.1)
     assert cpu.low <= took <= cpu.high
-    assert cpu.high / cpu.low < 2.5
+    assert cpu.high <= 2.001 * cpu.low
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", [digits, language_model, detector], ids=lambda one: one.__name__)
+def test_bytes_and_time_of_the_pass(
+    recipe: Callable[[Path], dict[str, Any]], work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(test_detector.ROWS, "train", 800)
+    require_true(recipe(work), work)
 
 
 @pytest.mark.slow
@@ -100,29 +102,3 @@ def test_students_of_tokens_and_of_several_targets(
     assert isinstance(found.gain, Gain), found.gain
     assert (found.gain.measure, found.gain.groups >= 4) == (measure, True)
     assert found.flatness is not None
-
-
-@pytest.mark.slow
-def test_the_gain_of_other_rows_and_seeds(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Repetitions with other pilot rows and seeds, among very many rows, as often inside as two standard errors promise: the
-    mean of all nine times in ten, another repetition four times in five.
-    """
-    monkeypatch.setitem(toy.ROWS, "train", 40_000)
-    monkeypatch.setitem(toy.ROWS, "test", 40_000)
-    test_plan.write(work / "recipe.yaml", student=None)
-    made = yaml.safe_load((work / "recipe.yaml").read_text())
-    student = typed(ModelConfig, toy.recipe()["student"], where="")
-    training = typed(StudentTraining, made["training"], where="")
-    monkeypatch.setattr("softlabels.jobs.plan_students.TRIED", ())
-    monkeypatch.setattr("softlabels.jobs.plan_students.STEPS", (60, 100))
-    gains = []
-    for seed in range(0, 240, 8):
-        found = planned(made, rows=320, seed=seed, student=student, training=training).gain
-        assert isinstance(found, Gain)
-        gains.append(found.interval)
-    mean = np.mean([each.estimate for each in gains])
-    inside = np.mean([each.low < mean < each.high for each in gains])
-    other = np.mean([a.low < b.estimate < a.high for a in gains for b in gains if a is not b])
-    print(f"{len(gains)} repetitions: mean gain {mean:.3f}, inside {inside:.2f}, another one inside {other:.2f}")
-    assert inside > 0.75  # of 30, where .914 is promised: below once in 200 times
-    assert other > 0.65

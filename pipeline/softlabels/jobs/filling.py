@@ -5,7 +5,7 @@ that others are at, and seals what is whole. A worker that is alone never waits.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, Protocol
 
@@ -75,8 +75,10 @@ class Filling:
         self._job.say_what_was_made(split, self._made[split])
         return True
 
-    def label(self, split: str, these: Iterable[int]) -> None:
-        """Those of these shards that are free, with a bar on a terminal, and one line after the first."""
+    def label(self, split: str, these: Iterable[int], told: Callable[[int], object] = lambda rows: None) -> None:
+        """Those of these shards that are free, with a bar on a terminal, and one line after the first; `told` is given the
+        number of rows of each batch when it is done.
+        """
         writer, claims = self._writers[split], self._claims[split]
         wanted = sorted({*these} & {*writer.pending})
         shards = claims.shards(wanted, regardless=self._own is not None)
@@ -91,6 +93,7 @@ class Filling:
                 nonlocal seen
                 seen += rows
                 claims.beat()
+                told(rows)
                 bar.update(rows)
                 if seen == sizes[first] < pending:
                     rate, workers = seen / max(time.monotonic() - began, 1e-9), self._workers(split)

@@ -100,8 +100,8 @@ def planned(
         flatness=None if sampled is None else plain(sampled.flatness),
         gain=gain,
     )
-    served, ragged = isinstance(job.teacher, Served), done.stores[first].spec.ragged
-    made = dataclasses.replace(made, settle=settle(made), unknown=unknown(made, served=served, ragged=ragged))
+    served = isinstance(job.teacher, Served)
+    made = dataclasses.replace(made, settle=settle(made), unknown=unknown(made, served=served))
     return dataclasses.replace(made, verdict=verdict(made))
 
 
@@ -118,9 +118,9 @@ def _gain(
         return "the recipe names no student"
     train, judged = (splits[pilot.first], splits[held_out]) if held_out else _cut(splits[pilot.first])
     watch.say("students of the pilot: hard against distilled, in groups that share no row")
-    folder = pilot.folder / "students"
+    folder, of = pilot.folder / "students", len(pilot.job.rows[pilot.first].keys)
     return pilot_students(
-        student, training, train, judged, seed=pilot.seed, seconds=seconds, folder=folder, watch=watch
+        student, training, train, judged, of=of, seed=pilot.seed, seconds=seconds, folder=folder, watch=watch
     )
 
 

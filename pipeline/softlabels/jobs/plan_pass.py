@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
-from itertools import pairwise
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,12 +17,16 @@ from softlabels.jobs.shards import ALL
 from softlabels.jobs.watch import Watch
 from softlabels.report.estimates import Interval, Timed, Weighed, duration
 from softlabels.store import Store, open_store
+from softlabels.store.positions import count_positions
 from softlabels.store.seal import store_bytes
 from softlabels.store.spec import Spec, plan_of
 from softlabels.teacher.config import LabelsConfig
 from softlabels.teacher.ensemble import Ensemble
+from softlabels.teacher.expected import mask_of
 from softlabels.teacher.served import Served
 from softlabels.transfer import TransferRows
+
+_ROWS = 1 << 16  # that are looked at together
 
 
 class PilotPass(NamedTuple):
@@ -58,27 +62,24 @@ def pilot_pass(
     watch: Watch,
 ) -> PilotPass:
     """Label these rows as `label` does. Raises as it does; `Interrupted` says that nothing is kept."""
-    clocks = _Clocks(watch.should_stop)
-    quiet = dataclasses.replace(watch, say=_nothing, should_stop=clocks)
-    began = clocks.now()
+    clocks, quiet = _Clocks(), dataclasses.replace(watch, say=_nothing)
+    began = _now()
     try:
         with at_work([*rows.values()], teacher, labels, folder, ALL, quiet) as worker:
             for split, shards in worker.sizes.items():
-                clocks.begin()
-                worker.label(split, range(shards))
-                clocks.end()
+                with clocks.running():
+                    worker.label(split, range(shards), clocks)
             worker.run()
     except Interrupted as error:
         raise Interrupted(
             "the pilot was stopped, and nothing of it is kept", remedy="run the same command again"
         ) from error
-    total = [after - before for before, after in zip(began, clocks.now(), strict=True)]
+    total = [after - before for before, after in zip(began, _now(), strict=True)]
     stores = {split: open_store(folder / split) for split in rows}
-    sizes = [size for store in stores.values() for size in _batch_sizes(store.spec, teacher.rows_at_once)]
     timed = []
-    for clock in range(2):
-        batches = [Timed(size, each[clock]) for size, each in zip(sizes, clocks.taken, strict=True)]
-        timed.append((max(0.0, total[clock] - sum(each.seconds for each in batches)), batches))
+    for clock, every in enumerate(total):
+        batches = [Timed(rows, each[clock]) for rows, each in clocks.taken]
+        timed.append((max(0.0, every - sum(each.seconds for each in batches)), batches))
     files = {split: bytes_in(folder / split) for split in rows}
     return PilotPass(stores, timed[0], timed[1], files, folder)
 
@@ -88,46 +89,63 @@ def bytes_in(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def weighed(spec: Spec) -> Weighed:
-    """Bytes of a store, from its specification. Its bound takes a shard's last chunk as full, which it is in zarr alone."""
+def weighed(spec: Spec, held: int | None = None) -> Weighed:
+    """Bytes of a store, from its specification, and of ragged rows how many positions are `held` (None: all that may be). Its
+    bound takes a shard's last chunk as full, which it is in zarr alone.
+    """
     shards = range(spec.shards)
     chunks = sum(spec.shard_chunks(shard) for shard in shards)
     row = sum(column.row_bytes for column in spec.columns)
     bound, full = store_bytes(plan_of(spec), shards, {}, block=1), chunks * spec.cut.rows_per_chunk * row
     data = full if spec.layout == "zarr" else spec.rows * row
+    if held is not None:
+        data = sum(
+            held * column.position_bytes if column.by_position else spec.rows * column.row_bytes
+            for column in spec.columns
+        )
     return Weighed(bound - full + data, data)
 
 
-def _batch_sizes(spec: Spec, most: int) -> list[int]:
-    """Rows of each batch, which never crosses into the next shard."""
-    spans = [len(spec.shard_rows(shard)) for shard in range(spec.shards)]
-    return [min(most, span - start) for span in spans for start in range(0, span, most)]
+def positions_held(spec: Spec, rows: TransferRows) -> int | None:
+    """How many positions ragged rows hold together; None of a store whose rows are not ragged."""
+    if not spec.ragged:
+        return None
+    total = 0
+    for start in range(0, len(rows.keys), _ROWS):
+        part = slice(start, start + _ROWS)
+        own = {"document": rows.inputs[part, 1, :-1]} if spec.of_tokens else {"position_mask": mask_of(rows)[part]}
+        total += int(count_positions(spec, own).sum())
+    return total
 
 
 class _Clocks:
-    """Asked before every batch, as a watch is whether to stop; keeps when that was, by both clocks."""
+    """Told of each batch that is done: `taken` has its rows, and the seconds since the one before, by both clocks."""
 
-    def __init__(self, should_stop: Callable[[], bool]) -> None:
-        self._should_stop, self._ticks = should_stop, list[tuple[float, float]]()
-        self.taken: list[tuple[float, float]] = []
+    def __init__(self) -> None:
+        self._last = _now()
+        self.taken: list[tuple[int, tuple[float, float]]] = []
 
-    def __call__(self) -> bool:
-        self._ticks.append(self.now())
-        return self._should_stop()
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """While a split is labelled; what comes after its last batch counts as that one's."""
+        self._last = _now()
+        yield
+        if self.taken:
+            rows, (wall, cpu) = self.taken.pop()
+            more = self._since()
+            self.taken.append((rows, (wall + more[0], cpu + more[1])))
 
-    @staticmethod
-    def now() -> tuple[float, float]:
-        """Seconds of both."""
-        return time.perf_counter(), time.process_time()
+    def __call__(self, rows: int) -> None:
+        self.taken.append((rows, self._since()))
 
-    def begin(self) -> None:
-        """A split begins."""
-        self._ticks.clear()
+    def _since(self) -> tuple[float, float]:
+        before, self._last = self._last, _now()
+        return self._last[0] - before[0], self._last[1] - before[1]
 
-    def end(self) -> None:
-        """It is done: what each of its batches took, the last until now."""
-        ticks = [*self._ticks, self.now()]
-        self.taken += [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(ticks)]
+
+def _now() -> tuple[float, float]:
+    """Seconds of both clocks."""
+    return time.perf_counter(), time.process_time()
 
 
 def _nothing(line: str) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from softlabels.errors import ConfigError
 from softlabels.jobs.labelled import Labelled
-from softlabels.jobs.plan_pass import PilotPass, bytes_in, weighed
+from softlabels.jobs.plan_pass import PilotPass, bytes_in, positions_held, weighed
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.fidelity import by_temperature
 from softlabels.labels.tail_basis import find_basis
@@ -90,7 +90,8 @@ def sizes(job: Labelled[Any], tried: Ways, found: Examined | None, pilot: PilotP
             for split in job.rows:
                 spec = way.spec(split, _blank(way))
                 lean, files, stored = measured[split, layout]
-                total += whole_bytes(weighed(spec), lean, files=files, stored=stored) + _basis_bytes(spec)
+                whole = weighed(spec, positions_held(spec, job.rows[split]))
+                total += whole_bytes(whole, lean, files=files, stored=stored) + _basis_bytes(spec)
             made.append(Size(name, layout, total, _kl(name, found), not made))
     return made
 
@@ -107,7 +108,8 @@ def _measured(pilot: PilotPass, split: str, layout: str, own: str, folder: Path)
         convert(pilot.folder / split, folder, layout=layout)
         store, files = open_store(folder), bytes_in(folder)
     basis = _basis_bytes(store.spec)
-    return weighed(store.spec), files - basis, store.manifest.bytes - basis
+    held = int(np.asarray(store.column("positions")).sum()) if store.spec.ragged else None
+    return weighed(store.spec, held), files - basis, store.manifest.bytes - basis
 
 
 def _basis_bytes(spec: Spec) -> int:

@@ -1,12 +1,13 @@
-"""What small students gain in a pilot: hard against distilled, over groups of rows that have no row in common.
+"""What small students gain in a pilot: hard against distilled, over groups of training rows that have no row in common.
 
-Each group has training rows, held-out rows and a seed of its own, so its gain is one draw of all that varies, and groups are
-independent: the standard error of their mean is that of a repetition of the pilot. G groups.
+Each group has rows and a seed of its own, and every group's students are judged on the same blocks of held-out rows. So a table
+of groups by blocks holds all that varies from pilot to pilot: `softlabels.report.estimates.gain` says what follows from it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,30 +17,33 @@ import numpy as np
 
 from softlabels.errors import Interrupted
 from softlabels.jobs.judge import Judged, judge_run
+from softlabels.jobs.plan_gain import MORE, Compared, Group, compared, gain_of
 from softlabels.jobs.possible import require_possible
 from softlabels.jobs.splits import Split, training_batches
 from softlabels.jobs.student_fit import fitted
-from softlabels.jobs.students import labelled_targets, require_losses
+from softlabels.jobs.students import hard_labels, labelled_targets, require_losses
 from softlabels.jobs.train import begun_students, variants_of
 from softlabels.jobs.watch import Watch
+from softlabels.labels.hard import are_labelled
 from softlabels.models import ModelConfig
-from softlabels.report.estimates import best, gain
-from softlabels.report.measures import Measure, shown
 from softlabels.report.plan import Gain
 from softlabels.report.views import views
-from softlabels.student.sweep import HARD, StudentTraining
+from softlabels.student.sweep import StudentTraining
 from softlabels.student.trainer import Trainer
 
-GROUPS, FEWEST = 8, 4  # of the pilot's rows; fewer where time is short, and below FEWEST nothing is said
-LEAST = 8  # training rows of a group, and held-out ones
-STEPS = (200, 1000)  # of a student
-NLL = Measure(("nll",), "NLL")  # by which students of tokens are compared
+GROUPS, BLOCKS, FEWEST = (
+    8,
+    16,
+    4,
+)  # of training rows, of held-out rows; fewer where rows or time are short, FEWEST at least
+LEAST = 8  # rows of a group, and of a block
+STEPS = (200, 1000)  # of a student: at least, and at most where the recipe's epochs make more
 TRIED = (1.0, 2.0, 4.0, 8.0)  # temperatures beside the recipe's own
 
 
-def pilot_training(training: StudentTraining, train: Split, rows: int) -> StudentTraining:
+def pilot_training(training: StudentTraining, train: Split, rows: int, least: int) -> StudentTraining:
     """How students of `rows` training rows are trained: as the recipe says, at its own temperature and some others, without
-    validation rows; in batches of a quarter of the rows at most, for as many epochs as make between 200 and 1,000 steps.
+    validation rows; in batches of a quarter of the rows at most, for as many epochs as make between `least` and 1,000 steps.
     """
     own = _first(training.temperature)
     encodings = [each.store.encoding for each in train.each.values()]
@@ -47,7 +51,7 @@ def pilot_training(training: StudentTraining, train: Split, rows: int) -> Studen
     has_temperature = any(kind != "values" for kind in train.kinds.values())
     size = min(training.batch_size, max(1, rows // 4))
     steps = -(-rows // size)
-    epochs = min(max(training.epochs, -(-STEPS[0] // steps)), max(1, STEPS[1] // steps))
+    epochs = min(max(training.epochs, -(-least // steps)), max(1, max(least, STEPS[1]) // steps))
     return dataclasses.replace(
         training,
         temperature=(own, *tried) if has_temperature else own,
@@ -72,6 +76,7 @@ def pilot_students(
     train: Split,
     held_out: Split,
     *,
+    of: int,
     seed: int,
     seconds: float,
     folder: Path,
@@ -80,7 +85,8 @@ def pilot_students(
     """The gain of distilled over hard students, or why nothing can be said of it.
 
     Args:
-        train, held_out: the pilot's rows, in an order that content keys decide; each group has its share of both.
+        train, held_out: the pilot's rows, in an order that content keys decide; each group has its share of the first.
+        of: training rows of the whole transfer set, which say how many steps the recipe's own students take.
         seed: of the first group; the next have the next.
         seconds: no group is begun that would end later.
         folder: for what training writes, which the caller removes.
@@ -89,83 +95,106 @@ def pilot_students(
     """
     if not labelled_targets(train) or not labelled_targets(held_out):
         return "no row of the pilot has a hard label, and a gain is measured against students of hard labels"
-    groups = min(GROUPS, len(train.rows.keys) // LEAST, len(held_out.rows.keys) // LEAST)
-    if groups < FEWEST:
-        return f"the pilot has too few rows for {FEWEST} groups of {LEAST} training and {LEAST} held-out rows"
+    held_out = _labelled(held_out)
+    groups, blocks = min(GROUPS, len(train.rows.keys) // LEAST), min(BLOCKS, len(held_out.rows.keys) // LEAST)
+    if min(groups, blocks) < FEWEST:
+        return (
+            f"the pilot has too few rows for {FEWEST} groups of {LEAST} training rows, and {FEWEST} blocks of {LEAST} held-out "
+            "rows with a hard label"
+        )
     rows = len(train.rows.keys) // groups
     if 0 < training.hard_label_fraction * rows < 1 or training.hard_label_fraction == 0:
         return f"hard_label_fraction={training.hard_label_fraction:g} leaves a group of {rows} rows no hard label"
-    settings = pilot_training(training, train, rows)
-    began, found = time.monotonic(), list[Mapping[str, Any]]()
-    for group in range(groups):
-        spent = time.monotonic() - began
-        if group and spent * (group + 1) / group > seconds:
+    pilot = _Students(student, training, train, held_out, groups, blocks, seed, folder, watch)
+    whole = training.epochs * -(-of // training.batch_size)
+    least, first = STEPS[0], pilot.group(0, STEPS[0])
+    by = compared(first.blocks[0], held_out)
+    while by.is_idle(first) and (more := min(whole, MORE * pilot.steps(least))) > pilot.steps(least):
+        if first.seconds * more / pilot.steps(least) * FEWEST > seconds:
             break
-        splits = {"train": _part(train, group, groups), "test": _part(held_out, group, groups)}
-        found.append(
-            _results(student, dataclasses.replace(settings, seeds=(seed + group,)), splits, folder / str(group), watch)
-        )
+        least, first = more, pilot.group(0, more)
+    found = [first]
+    while len(found) < groups and sum(each.seconds for each in found) * (len(found) + 1) / len(found) <= seconds:
+        found.append(pilot.group(len(found), least))
     if len(found) < FEWEST:
-        return f"a group of students takes {(time.monotonic() - began) / len(found):.0f} s, and {FEWEST} are needed"
-    return _gain(found, settings, rows)
+        need = FEWEST * max(each.seconds for each in found)
+        return f"a group of students takes {first.seconds:.0f} s, and {FEWEST} are needed: give --seconds={math.ceil(need):d}"
+    advice = _advice(by, found, pilot.steps(least), whole, len(train.rows.keys), of)
+    return gain_of(found, by, pilot.settings(least), rows, pilot.steps(least), advice)
 
 
-def _results(
-    student: ModelConfig, training: StudentTraining, splits: dict[str, Split], folder: Path, watch: Watch
-) -> Mapping[str, Any]:
-    training, splits = fitted(student, splits, training)
-    variants = variants_of(training, splits["train"], dataclasses.replace(watch, say=_nothing))
-    batches, _ = training_batches(splits, training)
-    students = begun_students(student, training, splits["train"], variants, batches)
-    for each in students:
-        require_losses(each, splits, batches, None)
-    require_possible(students, splits["train"], batches.rows)
-    try:
-        Trainer(students, batches, None, folder, {}).run(watch.should_stop)
-    except Interrupted as error:
-        raise Interrupted(
-            "the pilot was stopped, and nothing of it is kept", remedy="run the same command again"
-        ) from error
-    judged = [Judged(variant, [each.model]) for variant, each in zip(variants, students, strict=True)]
-    every = views(judge_run(training, splits, judged, {}))
-    name = next((each for each, view in every.items() if view.get("target", "softmax") == "softmax"), next(iter(every)))
-    return {**every[name], "of": name, "of_tokens": splits["train"].store.spec.of_tokens}
+def _advice(by: Compared, found: Sequence[Group], steps: int, whole: int, rows: int, of: int) -> str:
+    """An option that would tell more: steps where students did not learn their own training rows, up to the `whole` recipe's;
+    else rows, up to all there are. "" where there are no more.
+    """
+    if by.is_idle(found[0]):
+        need = FEWEST * found[0].seconds * min(whole / steps, MORE)
+        return f"--seconds={math.ceil(need)}" if steps < whole else ""
+    return f"--rows={min(of, MORE * rows)}" if rows < of else ""
 
 
-def _gain(found: Sequence[Mapping[str, Any]], training: StudentTraining, rows: int) -> Gain:
-    """What the results of the groups say together."""
-    first = found[0]
-    measure = shown(first).compared_by([student["scores"][0] for student in first["students"]])
-    measure = NLL if first["of_tokens"] else measure
-    title = "error rate" if measure.path == ("errors",) else measure.title
-    values = {
-        student["label"]: [_value(each["students"][number]["scores"][0], measure) for each in found]
-        for number, student in enumerate(first["students"])
-    }
-    hard, (own, *others) = values.pop(HARD.label), values.items()
-    sign = -1.0 if measure.is_higher_better else 1.0
-    distilled = [[sign * value for value in each] for _, each in (own, *others)]
-    given = training.temperature if isinstance(training.temperature, tuple) else (training.temperature,)
-    temperatures = [t if isinstance(t, str) else f"{t:g}" for t in given]
-    means = [float(np.mean(each)) for each in (own[1], *(each for _, each in others))]
-    return Gain(
-        measure=f"{first['of']}: {title}" if first["of"] else title,
-        groups=len(found),
-        rows=rows,
-        held_out=min(each["rows"] for each in found),
-        epochs=training.epochs,
-        batch_size=training.batch_size,
-        hard=float(np.mean(hard)),
-        distilled=float(np.mean(own[1])),
-        interval=gain([sign * value for value in hard], distilled[0]),
-        temperatures=dict(zip(temperatures, means, strict=True)),
-        temperature=temperatures[best(distilled, 0)],
-    )
+@dataclasses.dataclass(frozen=True)
+class _Students:
+    """Groups of students that are to be trained and judged."""
+
+    student: ModelConfig
+    training: StudentTraining
+    train: Split
+    held_out: Split
+    groups: int
+    blocks: int
+    seed: int
+    folder: Path
+    watch: Watch
+
+    def settings(self, least: int) -> StudentTraining:
+        """Of a group that trains for `least` steps or more."""
+        return pilot_training(self.training, self.train, len(self.train.rows.keys) // self.groups, least)
+
+    def steps(self, least: int) -> int:
+        """So many they are."""
+        settings = self.settings(least)
+        return settings.epochs * -(-(len(self.train.rows.keys) // self.groups) // settings.batch_size)
+
+    def group(self, number: int, least: int) -> Group:
+        """Train and judge one."""
+        began, quiet = time.monotonic(), dataclasses.replace(self.watch, say=_nothing)
+        training = dataclasses.replace(self.settings(least), seeds=(self.seed + number,))
+        splits = {"train": _part(self.train, number, self.groups), "test": self.held_out}
+        training, splits = fitted(self.student, splits, training)
+        variants = variants_of(training, splits["train"], quiet)
+        batches, _ = training_batches(splits, training)
+        students = begun_students(self.student, training, splits["train"], variants, batches)
+        for each in students:
+            require_losses(each, splits, batches, None)
+        require_possible(students, splits["train"], batches.rows)
+        try:
+            Trainer(students, batches, None, self.folder / f"{number}-{least}", {}).run(self.watch.should_stop)
+        except Interrupted as error:
+            raise Interrupted(
+                "the pilot was stopped, and nothing of it is kept", remedy="run the same command again"
+            ) from error
+        judged = [Judged(variant, [each.model]) for variant, each in zip(variants, students, strict=True)]
+
+        def results(test: Split) -> Mapping[str, Any]:
+            every = views(judge_run(training, splits | {"test": test}, judged, {}))
+            name = next((each for each, one in every.items() if one.get("target", "softmax") == "softmax"), "")
+            name = name if name in every else next(iter(every))
+            return {**every[name], "of": name}
+
+        found = [results(_part(splits["test"], block, self.blocks)) for block in range(self.blocks)]
+        return Group(found, results(splits["train"]), time.monotonic() - began)
 
 
-def _value(scores: Mapping[str, Any], measure: Measure) -> float:
-    [value] = measure.found([scores])
-    return value / scores["labelled"] if measure.path == ("errors",) else float(value)
+def _labelled(split: Split) -> Split:
+    """The rows that have a hard label of every target that has some."""
+    if split.store.spec.of_tokens:
+        return split
+    known = np.ones(len(split.rows.keys), np.bool_)
+    for name in labelled_targets(split):
+        own = are_labelled(hard_labels(split.each[name]), split.kinds[name])
+        known &= own.reshape(len(known), -1).any(axis=1)
+    return dataclasses.replace(split, rows=split.rows.take(np.flatnonzero(known)))  # type: ignore[union-attr]  # as below
 
 
 def _part(split: Split, group: int, groups: int) -> Split:

@@ -19,9 +19,16 @@ def plan_page(plan: Plan) -> str:
     plots = {"Students": _students(plan), "The store, by how labels are kept": _store(plan)}
     plots["What its distributions say beyond a class"] = _flatness(plan)
     sections = [_section(number, part, plots.get(part.title)) for number, part in enumerate(parts(plan))]
-    verdict = element("strong", f"Verdict: {plan.verdict}")
-    lead = joined([paragraph(first_line(plan)), paragraph(verdict, id="verdict")])
+    lead = joined([paragraph(first_line(plan)), _verdict(plan)])
     return page(f"Plan: {plan.teacher.name} on {plan.name}", sections, lead=lead)
+
+
+def _verdict(plan: Plan) -> Html:
+    """What to settle, one below the other; where there is nothing, the sentence as it is."""
+    if not plan.settle:
+        return paragraph(element("strong", f"Verdict: {plan.verdict}"), id="verdict")
+    items = element("ul", *(element("li", _sentence(each)) for each in plan.settle))
+    return element("div", paragraph(element("strong", "Verdict: settle first")), items, id="verdict")
 
 
 def _section(number: int, part: Part, drawn: tuple[Html, Mapping[str, Any]] | None) -> Section:
@@ -63,7 +70,7 @@ def _store(plan: Plan) -> tuple[Html, Mapping[str, Any]]:
 
 def _students(plan: Plan) -> tuple[Html, Mapping[str, Any]] | None:
     gain = plan.gain
-    if not isinstance(gain, Gain):
+    if not isinstance(gain, Gain) or not gain.learnt:
         return None
     low, estimate, high = gain.interval.low, gain.interval.estimate, gain.interval.high
     told = (

@@ -34,10 +34,15 @@ class Gain:
 
     Attributes:
         measure: by which they are compared, lower is better unless it is a score.
-        groups: independent pairs of students, each of so many training `rows` and `held_out` rows.
-        epochs, batch_size: of each student.
-        hard, distilled: means over the groups; distilled at the recipe's own temperature.
-        interval: of hard - distilled (of scores distilled - hard): the mean over the groups, two standard errors either way.
+        groups: independent pairs of students, each of so many training `rows`; all are judged on the same `held_out` rows.
+        epochs, batch_size, steps: of each student.
+        hard, distilled: means over groups and held-out rows; distilled at the recipe's own temperature.
+        interval: of hard - distilled (of scores distilled - hard): their mean, two standard errors either way.
+        holds: how often such an interval holds what very many such pilots say on average.
+        chance: what the best answer has that is the same for all rows; None where that is not known.
+        learnt: whether a student learnt more than that. Where none did, nothing is known of the gain.
+        idle: whether they did not even learn their own training rows.
+        advice: an option that would tell more, where none learnt or the interval holds 0; "" where none would.
         temperatures: the mean of distilled students by temperature, the recipe's own first.
         temperature: which one to take.
     """
@@ -48,9 +53,15 @@ class Gain:
     held_out: int
     epochs: int
     batch_size: int
+    steps: int
     hard: float
     distilled: float
     interval: Interval
+    holds: float
+    chance: float | None
+    learnt: bool
+    idle: bool
+    advice: str
     temperatures: Mapping[str, float]
     temperature: str
 

@@ -10,7 +10,7 @@ from softlabels.errors import one_line
 from softlabels.labels.fidelity import nats
 from softlabels.report.plan import Gain, Plan
 from softlabels.report.table import Table, as_text
-from softlabels.report.verdict import amount, duration_of
+from softlabels.report.verdict import amount, duration_of, unlearnt
 
 _SCORES = (
     ("accuracy", "right"),
@@ -145,16 +145,20 @@ def _gain(plan: Plan) -> Iterator[str]:
     if not isinstance(gain, Gain):
         yield f"not known: {gain}"
         return
-    low, high = gain.interval.low, gain.interval.high
     yield (
-        f"{gain.groups} groups of {gain.rows:,} training and {gain.held_out:,} held-out rows, {gain.epochs:,} epochs in "
-        f"batches of {gain.batch_size}"
+        f"{gain.groups} groups of {gain.rows:,} training rows, {gain.steps:,} steps each ({gain.epochs:,} epochs in batches of "
+        f"{gain.batch_size}); all judged on the same {gain.held_out:,} held-out rows"
     )
+    if not gain.learnt:
+        yield f"not known: {unlearnt(gain)}"
+        return
+    low, high = gain.interval.low, gain.interval.high
     both = f"hard {gain.hard:.4g}, distilled {gain.distilled:.4g}"
     yield f"{gain.measure}: {both}; gain {gain.interval.estimate:.4g}, {low:.4g} to {high:.4g}"
     yield (
-        "the interval is the mean over the groups ± two standard errors, for students of so few rows; for students of all rows "
-        "it says only whether there is something to learn"
+        "the interval is the mean over the groups ± two standard errors, for students of so few rows; it holds the mean of "
+        f"very many such pilots {100 * gain.holds:.0f} times in 100; for students of all rows it says only whether there is "
+        "something to learn"
     )
     own, *_ = gain.temperatures
     shown = ", ".join(f"{t}: {value:.4g}" for t, value in gain.temperatures.items())

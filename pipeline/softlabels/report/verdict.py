@@ -12,6 +12,7 @@ SURE = 0.98  # share of top probabilities near 1 from which there is hardly anyt
 REMEMBERED = 0.02  # by which a teacher is more often right on training rows than on others
 LONG = 600.0  # seconds of a pass, from which on it matters how well they are known
 SHARED = 0.01  # share of the held-out rows that are training rows too
+_ALIKE = {"error rate": "the most frequent class", "NLL": "the shares of the tokens", "MSE": "the mean"}  # by measure
 
 
 def settle(plan: Plan) -> tuple[str, ...]:
@@ -19,9 +20,9 @@ def settle(plan: Plan) -> tuple[str, ...]:
     return tuple(_against(plan))
 
 
-def unknown(plan: Plan, *, served: bool, ragged: bool) -> tuple[str, ...]:
-    """What this pilot cannot say, of a teacher that is `served` or rows that are `ragged`."""
-    return tuple(_not_known(plan, served, ragged))
+def unknown(plan: Plan, *, served: bool) -> tuple[str, ...]:
+    """What this pilot cannot say, of a teacher that is `served`."""
+    return tuple(_not_known(plan, served))
 
 
 def verdict(plan: Plan) -> str:
@@ -29,9 +30,17 @@ def verdict(plan: Plan) -> str:
     if plan.settle:
         return f"settle first: {'; '.join(plan.settle)}."
     gained = ""
-    if isinstance(plan.gain, Gain):
-        gained = f"; in the pilot a student's {plan.gain.measure} went from {plan.gain.hard:.3g} to {plan.gain.distilled:.3g}"
-    elif (plan.teacher.held_out or {}).get("accuracy") is None:
+    if isinstance(plan.gain, Gain) and not plan.gain.learnt:
+        gained = ", but what students gain is not known"
+    elif isinstance(plan.gain, Gain):
+        gain = plan.gain
+        gained = (
+            f"; in the pilot a student's {gain.measure} went from {gain.hard:.3g} to {gain.distilled:.3g} "
+            f"(gain {gain.interval.low:.2g} to {gain.interval.high:.2g})"
+        )
+    elif (plan.teacher.held_out or {}).get("accuracy") is not None:
+        gained = ", but what students gain is not known"
+    else:
         gained = ", but the pilot does not say whether its labels are any better than hard ones"
     return f"go: {amount(own_bytes(plan))} in about {duration_of(plan.seconds.estimate)}{gained}."
 
@@ -60,7 +69,9 @@ def duration_of(seconds: float) -> str:
     """Seconds as people read them."""
     if seconds < 90:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:,.1f} h" if seconds < 172_800 else f"{seconds / 86_400:,.1f} days"
 
 
 def _against(plan: Plan) -> Iterator[str]:
@@ -77,21 +88,39 @@ def _against(plan: Plan) -> Iterator[str]:
     rows = plan.data.rows.get(plan.teacher.split)
     if rows and plan.shared > SHARED * rows:
         yield f"{plan.shared:,} of {rows:,} {plan.teacher.split} rows are training rows too"
-    if isinstance(plan.gain, Gain) and plan.gain.interval.is_below:
-        yield "students of the pilot were worse with the teacher's labels than with hard labels alone"
-    elif isinstance(plan.gain, Gain) and not plan.gain.interval.is_above:
-        saw_all = all(plan.pilot.get(split) == count for split, count in plan.data.rows.items())
-        more = (
-            "it had all rows, so compare students of all of them (train-student)"
-            if saw_all
-            else "take more rows (--rows)"
-        )
-        yield f"the pilot does not show that students gain (the interval holds 0): {more}"
+    if isinstance(plan.gain, Gain):
+        yield from _against_gain(plan, plan.gain)
     if LONG < plan.seconds.high > 1.01 * FACTOR**2 * plan.seconds.low:
         yield "the times of the pilot's batches vary too much to know the pass to a factor of 2: take more rows (--rows)"
 
 
-def _not_known(plan: Plan, served: bool, ragged: bool) -> Iterator[str]:
+def _against_gain(plan: Plan, gain: Gain) -> Iterator[str]:
+    if not gain.learnt:
+        if gain.advice:
+            yield f"{unlearnt(gain)}: give {gain.advice}"
+    elif gain.interval.is_below:
+        yield "students of the pilot were worse with the teacher's labels than with hard labels alone"
+    elif not gain.interval.is_above:
+        said = "the pilot does not show that students gain (the interval holds 0)"
+        all_rows = "it had all rows, so compare students of all of them (train-student)"
+        yield f"{said}: {f'give more rows ({gain.advice})' if gain.advice else all_rows}"
+
+
+def unlearnt(gain: Gain) -> str:
+    """That no student of a pilot learnt more than chance, and what they lack."""
+    alike = _ALIKE[gain.measure.rpartition(": ")[2]]
+    lack = (
+        f"they did not learn their own training rows either, in {gain.steps:,} steps"
+        if gain.idle
+        else f"they learnt their own {gain.rows:,} training rows and nothing of others"
+    )
+    return (
+        f"students of the pilot learnt no more than {alike} ({gain.measure} {gain.hard:.3g} with hard labels, "
+        f"{gain.distilled:.3g} distilled, {gain.chance:.3g} by {alike} alone), so nothing is known of what they gain; {lack}"
+    )
+
+
+def _not_known(plan: Plan, served: bool) -> Iterator[str]:
     train, held_out = plan.teacher.train.get("accuracy"), (plan.teacher.held_out or {}).get("accuracy")
     if not plan.teacher.folds:
         apart = ""
@@ -103,13 +132,14 @@ def _not_known(plan: Plan, served: bool, ragged: bool) -> Iterator[str]:
             f"whether the teacher was trained on these rows{apart}: without folds (teacher.folds) "
             "nothing is known about labels out of fold"
         )
-    if isinstance(plan.gain, Gain):
+    if isinstance(plan.gain, Gain) and not plan.gain.learnt:
+        can = "" if plan.gain.advice else ", and no pilot of these rows and this training can tell"
+        yield f"what students gain: {unlearnt(plan.gain)}{can}"
+    elif isinstance(plan.gain, Gain):
         yield (
             f"what students gain on all rows: the pilot's students saw {plan.gain.rows:,} rows each, for {plan.gain.epochs:,} "
             "epochs, and the gain usually shrinks with more hard labels"
         )
     if served:
         yield "the rate of the server under another load"
-    if ragged:
-        yield "the share of padding in rows outside the pilot"
     yield "the rate of this machine at another time, with other work"

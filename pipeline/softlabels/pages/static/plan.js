@@ -34,7 +34,7 @@ softlabels.sections.plan = (root, data) => {
   }
 
   function gain(rows) {
-    const x = (field) => ({ field, type: "quantitative", title: `gain (${data.measure})` });
+    const x = (field) => ({ field, type: "quantitative", title: `gain (${data.measure})`, axis: { tickCount: 6 } });
     return softlabels.chart(place("gain"), {
       height: 50,
       data: { name: "rows" },

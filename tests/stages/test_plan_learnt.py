@@ -1,0 +1,88 @@
+"""plan where the pilot's students learn no more than the most frequent class: it says that nothing is known of their gain, why,
+and what would tell.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from softlabels.jobs import plan_students
+from softlabels_stages import plan
+from tests.stages import toy
+from tests.stages.test_plan import ROWS, rows, write
+
+more_rows = rows  # a fixture
+QUICK = {"batch_size": 32, "seeds": [0], "hard_label_fraction": 1, "threads": 1, "device": "cpu", "alpha": 0.5}
+
+
+def unrelated(split: str) -> dict[str, np.ndarray]:
+    """The toy's points, whose labels are drawn without a look at them: a sixth of class 1 to 4 each, the rest of class 0."""
+    found = toy.points(split)
+    drawn = np.random.default_rng(len(split)).integers(-1, toy.CLASSES, len(found["label"]))
+    return found | {"label": np.maximum(drawn, 0)}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_students, "GROUPS", 4)
+    monkeypatch.setattr(plan_students, "TRIED", ())
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert plan.main(["recipe.yaml", "--json", *words]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_students_that_learn_their_own_rows_and_nothing_of_others_lack_rows(
+    rows: None, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan_students, "STEPS", (60, 80))
+    source = toy.recipe()["transfer_set"] | {"factory": {"class_path": f"{__name__}.unrelated"}}
+    fast = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.1}}
+    write(work / "recipe.yaml", transfer_set=source, training=QUICK | {"epochs": 4, "optimizer": fast})
+    found = said(capsys, "--rows=64")
+    gain = found["gain"]
+    held_out = unrelated("test")["label"]
+    assert abs(gain["chance"] - (1 - np.mean(held_out == 0))) < 0.15  # of 64 of them
+    assert (gain["learnt"], gain["idle"], gain["advice"]) == (False, False, f"--rows={ROWS['train']}")
+    assert "students of the pilot learnt no more than the most frequent class (error rate " in found["verdict"]
+    assert "they learnt their own 16 training rows and nothing of others: give --rows=240" in found["verdict"]
+
+
+def test_students_that_learn_nothing_of_their_own_rows_are_given_the_recipes_steps(
+    rows: None, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan_students, "STEPS", (4, 8))
+    slow = {"class_path": "torch.optim.SGD", "init_args": {"lr": 1e-6}}
+    write(work / "recipe.yaml", training=QUICK | {"epochs": 5, "optimizer": slow})
+    found = said(capsys, "--rows=64")
+    gain = found["gain"]
+    assert gain["steps"] == 40  # 5 epochs of 8 batches, as the recipe's own
+    assert (gain["learnt"], gain["idle"], gain["advice"]) == (False, True, "")
+    assert found["verdict"].startswith("go: ")
+    assert found["verdict"].endswith(", but what students gain is not known.")
+    [line] = [line for line in found["unknown"] if line.startswith("what students gain: ")]
+    assert "they did not learn their own training rows either, in 40 steps" in line
+    assert line.endswith(", and no pilot of these rows and this training can tell")
+
+
+def test_where_time_is_short_the_seconds_for_more_steps_are_named(
+    rows: None, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan_students, "STEPS", (4, 8))
+    slow = {"class_path": "torch.optim.SGD", "init_args": {"lr": 1e-6}}
+    write(work / "recipe.yaml", training=QUICK | {"epochs": 100_000, "optimizer": slow})
+    monkeypatch.setattr(plan_students, "MORE", 100_000)
+    assert plan.main(["recipe.yaml", "--rows=64", "--seconds=60"]) == 0
+    out = capsys.readouterr().out
+    assert "not known: students of the pilot learnt no more than the most frequent class" in out
+    [seconds] = re.findall(r"Verdict: settle first: .* in 8 steps: give --seconds=(\d+)\.", out)
+    assert int(seconds) > 60
