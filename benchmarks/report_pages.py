@@ -1,9 +1,11 @@
 """Reports as a browser opens them: bytes, seconds until all is drawn, and the picture of the README.
 
 python -m benchmarks.report_pages digits.html lm.html [--picture=docs/report.png]
+python -m benchmarks.report_pages --data=FOLDER --make=build/reports
 
-The pages are those that `softlabels report` writes. It opens each a few times in Debian's Chromium and prints the median; the
-picture is of the first page: the slider, histograms and some rows, at T = 4.
+The pages are those that `softlabels report` writes; the second command first makes those of all kinds (`report_kinds`) that are
+not there yet. Each is opened a few times in Debian's Chromium, and the medians are printed. The picture is of the first page:
+the slider, histograms and some rows, at T = 4.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from benchmarks.report_kinds import KINDS, make
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -28,23 +32,31 @@ SIZE = (1000, 760)
 def main() -> None:
     """Print the table; draw the picture where one is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pages", nargs="+", type=Path, help="files that softlabels report wrote")
+    parser.add_argument("pages", nargs="*", type=Path, help="files that softlabels report wrote")
+    parser.add_argument(
+        "--make", type=Path, help="a folder in which the reports of all kinds are made, and then opened"
+    )
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the folder of the folders with their rows")
     parser.add_argument("--picture", type=Path, help="where the picture of the first one goes; none by default")
     args = parser.parse_args()
+    pages: list[Path] = args.pages
+    if args.make:
+        pages = [*pages, *(make(name, args.data, args.make) for name in KINDS)]
+    if not pages:
+        parser.error("name pages, or a folder for --make")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        print(
-            f"Chromium {browser.version}\n\n| page | MB | seconds until drawn | of the processor |\n| --- | --- | --- | --- |"
-        )
-        for path in args.pages:
+        print(f"Chromium {browser.version}\n\n| report | MB | seconds | of the processor |\n| --- | --- | --- | --- |")
+        for path in pages:
             seconds, processor = (
                 statistics.median(each) for each in zip(*(opened(browser, path) for _ in range(TIMES)), strict=True)
             )
-            print(f"| {path.stem} | {path.stat().st_size / 1e6:.2f} | {seconds:.1f} | {processor:.1f} |")
+            shows = f": {KINDS[path.stem].shows}" if path.stem in KINDS else ""
+            print(f"| `{path.stem}`{shows} | {path.stat().st_size / 1e6:.2f} | {seconds:.1f} | {processor:.1f} |")
         if args.picture:
-            picture(browser, args.pages[0]).save(args.picture, optimize=True)
+            picture(browser, pages[0]).save(args.picture, optimize=True)
         browser.close()
 
 
