@@ -31,6 +31,7 @@ class Picture:
         column: the heading of the column.
         rows: how the rows begin that are shown, and what the picture calls them; a star stands before what a store taught.
         title: what the numbers are.
+        log: whether the axis is logarithmic.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Picture:
     column: str
     rows: dict[str, str]
     title: str
+    log: bool = False
 
 
 PICTURES = (
@@ -80,7 +82,36 @@ PICTURES = (
             "top 30 scaled": "top 30 scaled, 127 bytes",
             "top 10 scaled": "top 10 scaled, 47 bytes",
         },
-        "test loss behind dense labels, nats a token",
+        "test loss minus that of dense labels, nats a token",
+    ),
+    Picture(
+        "lm-t2",
+        "results.md",
+        "Language models",
+        "minus dense labels",
+        {
+            "128 bytes": "*128 bytes",
+            "48 bytes": "*48 bytes",
+            "top 30 scaled to sum to 1": "top 30 scaled to 1",
+            "top 10 scaled to sum to 1": "top 10 scaled to 1",
+        },
+        "test loss minus that of dense labels, T = 2",
+    ),
+    Picture(
+        "places",
+        "../benchmarks/results/far_reading.md",
+        "Reading a store",
+        "5 ms",
+        {
+            "on the disk, zarr": "on the disk",
+            "on S3, zarr, 20 ms": "*on S3, zarr",
+            "on S3, arrow, 20 ms": "*on S3, arrow",
+            "s3fs and zarr, 20 ms": "s3fs and zarr",
+            "tensorstore, 20 ms": "tensorstore",
+            "MosaicML streaming, 20 ms": "MosaicML streaming",
+        },
+        "ms a batch is waited for, S3 20 ms away",
+        log=True,
     ),
     Picture(
         "letter",
@@ -189,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = parser.parse_args(argv).output
     output.mkdir(exist_ok=True)
     for picture in PICTURES:
-        draw(picture, cells(picture), output / f"{picture.name}.png")
+        bars(cells(picture), picture.title, output / f"{picture.name}.png", log=picture.log)
 
 
 def cells(picture: Picture) -> dict[str, Cell]:
@@ -202,7 +233,9 @@ def cells(picture: Picture) -> dict[str, Cell]:
     column = head.index(picture.column)
     found = {}
     for begin, called in picture.rows.items():
-        row = next(row for row in rows if row[0].startswith(begin))
+        row = next((row for row in rows if row[0] == begin), None) or next(
+            row for row in rows if row[0].startswith(begin)
+        )
         found[called] = cell_of(row[column])
     return found
 
@@ -214,21 +247,32 @@ def cell_of(text: str) -> Cell:
     return Cell(statistics.fmean(numbers), float(re.findall(NUMBER, spread)[0]) if spread else 0.0, (*numbers,))
 
 
-def draw(picture: Picture, shown: dict[str, Cell], path: Path) -> None:
-    """Horizontal bars, from top to bottom as in the table."""
+def spread(numbers: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; 0 of a single number."""
+    return statistics.fmean(numbers), statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+
+
+def bars(shown: dict[str, Cell], title: str, path: Path, *, log: bool = False) -> None:
+    """Horizontal bars, from top to bottom as in the table; on a logarithmic axis points, since a bar has no beginning there."""
     with figure_in(path, width=4.6, height=0.55 + 0.27 * len(shown)) as figure:
         axes = figure.subplots()
         places = range(len(shown), 0, -1)
         for place, (called, cell) in zip(places, shown.items(), strict=True):
-            axes.barh(
-                place, cell.mean, 0.62, color=STUDENT if called.startswith("*") else OTHER, xerr=cell.spread or None
-            )
+            colour = STUDENT if called.startswith("*") else OTHER
+            if log:
+                axes.plot(cell.mean, place, "o", color=colour)
+            else:
+                axes.barh(place, cell.mean, 0.62, color=colour, xerr=cell.spread or None)
             if len(cell.each) > 1:
                 axes.plot(cell.each, [place] * len(cell.each), "k.", markersize=4)
         axes.set_yticks(places, [called.strip("*") for called in shown])
         axes.grid(visible=False, axis="y")
-        axes.locator_params(axis="x", nbins=6)
-        axes.set_xlabel(picture.title)
+        if log:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+        else:
+            axes.locator_params(axis="x", nbins=6)
+        axes.set_xlabel(title)
 
 
 if __name__ == "__main__":

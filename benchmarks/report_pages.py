@@ -1,11 +1,14 @@
-"""Reports as a browser opens them: bytes, seconds until all is drawn, and the picture of the README.
+"""Reports as a browser opens them: bytes, seconds until all is drawn, and pictures of them for README and gallery.
 
 python -m benchmarks.report_pages digits.html lm.html [--picture=docs/report.png]
 python -m benchmarks.report_pages --data=FOLDER --make=build/reports
 
 The pages are those that `softlabels report` writes; the second command first makes those of all kinds (`report_kinds`) that are
-not there yet. Each is opened a few times in Debian's Chromium, and the medians are printed. The picture is of the first page:
-the slider, histograms and some rows, at T = 4.
+not there yet. Each is opened a few times in Debian's Chromium, and the medians are printed. The picture is of the first page, at
+T = 4: the slider, histograms and a row, or what `--show` names. The gallery's are
+
+    --show '#rows-0 .row-legend' '#rows-0 .row' --width=760 --picture=docs/gallery/text.png   of the report of text.yaml
+    --show header '#part-5' --width=720 --picture=docs/gallery/plan.png                       of softlabels plan text.yaml --page
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import io
 import shutil
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +29,8 @@ from benchmarks.report_kinds import KINDS, make
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-TIMES = 3
 SIZE = (1000, 760)
+SHOWN = ("header", "#temperature-bar", "#store-0 h3", "#store-0 .pair", "#rows-0 .row-legend", "#rows-0 .row")
 
 
 def main() -> None:
@@ -38,6 +42,11 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=Path("data"), help="the folder of the folders with their rows")
     parser.add_argument("--picture", type=Path, help="where the picture of the first one goes; none by default")
+    parser.add_argument(
+        "--show", nargs="+", default=SHOWN, help="its parts, from top to bottom: the first of each selector"
+    )
+    parser.add_argument("--width", type=int, default=SIZE[0], help="pixels of the page")
+    parser.add_argument("--times", type=int, default=3, help="how often each page is opened; 0 for the picture alone")
     args = parser.parse_args()
     pages: list[Path] = args.pages
     if args.make:
@@ -48,15 +57,16 @@ def main() -> None:
 
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        print(f"Chromium {browser.version}\n\n| report | MB | seconds | of the processor |\n| --- | --- | --- | --- |")
-        for path in pages:
-            seconds, processor = (
-                statistics.median(each) for each in zip(*(opened(browser, path) for _ in range(TIMES)), strict=True)
-            )
+        if args.times:
+            print(f"Chromium {browser.version}\n\n| report | MB | seconds | of the processor |")
+            print("| --- | --- | --- | --- |")
+        for path in pages if args.times else ():
+            opening = zip(*(opened(browser, path) for _ in range(args.times)), strict=True)
+            seconds, processor = (statistics.median(each) for each in opening)
             shows = f": {KINDS[path.stem].shows}" if path.stem in KINDS else ""
             print(f"| `{path.stem}`{shows} | {path.stat().st_size / 1e6:.2f} | {seconds:.1f} | {processor:.1f} |")
         if args.picture:
-            picture(browser, pages[0]).save(args.picture, optimize=True)
+            picture(browser, pages[0], args.show, args.width).save(args.picture, optimize=True)
         browser.close()
 
 
@@ -82,23 +92,20 @@ def drawn(page: Page, path: Path) -> None:
     page.wait_for_selector("[data-drawn]", state="attached")
 
 
-def picture(browser: Browser, path: Path) -> Image.Image:
-    """The page's top, its histograms and two rows, one below the other, in 128 colours."""
-    page = browser.new_page(viewport={"width": SIZE[0], "height": SIZE[1]})
+def picture(browser: Browser, path: Path, show: Sequence[str], width: int) -> Image.Image:
+    """Parts of a page below each other, at T = 4 where it has a slider, in 128 colours."""
+    page = browser.new_page(viewport={"width": width, "height": SIZE[1]})
     drawn(page, path)
-    page.fill("#temperature-number", "4")
-    page.locator("h1").click()
-    page.wait_for_timeout(500)
-    page.add_style_tag(content=".bar { position: static !important }")
-    places = ("header", "#temperature-bar", "#store-0 h3", "#store-0 .pair", "#rows-0 .row-legend", "#rows-0 .row")
-    shots = []
-    for place in places:
-        found = page.locator(place)
-        shots += [Image.open(io.BytesIO(found.nth(n).screenshot())) for n in range(2 if place == places[-1] else 1)]
-    whole = Image.new("RGB", (SIZE[0], sum(each.height + 12 for each in shots)), "white")
+    if page.locator("#temperature-number").count():
+        page.fill("#temperature-number", "4")
+        page.locator("h1").click()
+        page.wait_for_timeout(500)
+        page.add_style_tag(content=".bar { position: static !important }")
+    shots = [Image.open(io.BytesIO(page.locator(each).first.screenshot())) for each in show]
+    whole = Image.new("RGB", (width, 12 + sum(each.height + 12 for each in shots)), "white")
     top = 12
     for each in shots:
-        whole.paste(each, (16, top))
+        whole.paste(each, ((width - each.width) // 2, top))
         top += each.height + 12
     return whole.quantize(128)
 

@@ -47,7 +47,7 @@ nitpick_ignore_regex = [("py:.*", "(?s).*")]  # types in signatures: most have n
 
 LINK = re.compile(r"\]\(((?:docs|data|benchmarks)/[\w/.-]+)\.md(?:#[\w-]+)?\)")
 NAME = re.compile(r"^- `(softlabels\.[\w.]+)`$", re.M)
-FOLDERS = {"Decisions": "docs/decisions/", "Measured": "benchmarks/results/", "More": ""}
+FOLDERS = {"Uses": "docs/uses/", "Decisions": "docs/decisions/", "Measured": "benchmarks/results/", "More": ""}
 
 
 def sidebar(readme: str, pages: set[str]) -> str:

@@ -8,55 +8,55 @@ print the two as one line and exit with the class's `exit_code`::
     │   ├── ConfigError             unknown key, wrong type, impossible value in a recipe or on the command line
     │   ├── TransferSetError        the transfer set cannot be read as the recipe says
     │   ├── LabelError              a hard label outside the label space
-    │   ├── LogitsError             outputs that are no logits, or logits that cannot be stored
+    │   ├── LogitsError             outputs that are not logits, or logits that cannot be stored
     │   │   ├── NanLogits             NaN
     │   │   ├── InfiniteLogits        +inf, or a largest logit beyond float32
     │   │   ├── NoPossibleClass       -inf in every class
     │   │   ├── LogitsOverflow        a range that float16 cannot hold
-    │   │   └── ContradictingOutputs  rows of one content key with other outputs
-    │   ├── ClassIdOverflow         a class id of sparse labels that is no class
+    │   │   └── ContradictingOutputs  rows with the same content key and different outputs
+    │   ├── ClassIdOverflow         a class id of sparse labels outside the classes
     │   ├── TeacherError            the teacher's outputs depend on how its batches are cut
     │   ├── MeanUnavailable         the store was reduced and cannot give this mean of its members
-    │   ├── SeveralTargets          a store of targets with names, where one target is asked of, or a name that it lacks
-    │   ├── WeightsError            a weights file that does not fit, or is no safetensors file
+    │   ├── SeveralTargets          a store of several targets, and none is named, or one that it lacks
+    │   ├── WeightsError            a weights file that does not fit, or is not a safetensors file
     │   ├── ClassMismatch           store, student and transfer set disagree on the label space
-    │   │   ├── OtherClassOrder       outputs whose classes stand in another order than the hard labels beside them
-    │   │   ├── OtherLabels           its classes in another order, or other hard labels than the store's
+    │   │   ├── OtherClassOrder       outputs that number the classes differently from the hard labels beside them
+    │   │   ├── OtherLabels           classes numbered differently, or other hard labels, than in the store
     │   │   └── OtherTokenizer        token ids that mean other tokens
     │   ├── AlignmentError          the positions that a store counts are not those of the rows' tokens
     │   ├── UnlabelledRows          rows of the transfer set that the store holds no labels for
     │   ├── SpecMismatch            a store or run folder that was begun with another specification
     │   │   ├── OtherRows             rows of the transfer set that are gone, new or changed
     │   │   ├── OtherOrder            the same rows in another order
-    │   │   ├── OtherPreprocessing    inputs that are prepared in another way
+    │   │   ├── OtherPreprocessing    inputs that are prepared differently
     │   │   ├── OtherWeights          a teacher with other weights
     │   │   ├── OtherMemberOrder      the same members in another order
-    │   │   └── OtherLogits           the same specification, and a teacher that now says something else
+    │   │   └── OtherLogits           the same specification, but the teacher now gives other logits
     │   ├── StorePathError          the path holds no store, or something else
     │   │   └── LaterFormat           a store of a later format than this version reads
     │   ├── UnsealedStore           the store is unfinished
     │   ├── RepeatedRow             the same row was written twice
     │   ├── RunExists               the output folder already holds another run
-    │   ├── DamagedRun              a file of a run folder that holds something else than was written
-    │   ├── UntrustedCode           a class path from somebody else's run, whose code would be run
+    │   ├── DamagedRun              a file of a run folder that cannot be read as what it should hold
+    │   ├── UntrustedCode           a class path from somebody else's run; importing it would run its code
     │   ├── MissingExtra            an optional package that is not installed
-    │   └── ExportError             a student that cannot be exported, or whose export answers differently
+    │   └── ExportError             a student that cannot be exported, or whose export gives other logits
     ├── DamagedStore              exit 3: what the store holds is not what was written
     │   ├── StrangePath             a link, pipe or device where a file or folder of a store, run or cache belongs
     │   ├── DamagedManifest         plan, commit record or manifest
     │   ├── DamagedBasis            the prior and basis of the stored tails
     │   ├── MissingShard            a shard's file is gone
     │   ├── DamagedShard            a shard's bytes differ from its commit record
-    │   └── NotSigned               the key that was named has not signed it
+    │   └── NotSigned               the named key has not signed it
     ├── StorageError              exit 74: the system refused to read or write
-    │   ├── Replaced                a file far away became another one, or none, while it was read
-    │   └── OutOfResources          memory, threads or open files that the system does not give
+    │   ├── Replaced                a remote file was replaced or removed while it was read
+    │   └── OutOfResources          the system gave no memory, threads or open files
     ├── Unexpected                exit 1: a mistake of this software
-    └── Resumable                 exit 75: stopped, nothing lost, the same command goes on
-        ├── DiskFull                no room for what is left to write
-        ├── Stalled                 a process or thread that is waited for has not come to an end in time
-        ├── NoAnswer                a server that gives no usable answer, however often it is asked
-        ├── RankLost                one of the processes that train together has ended, or has not come
+    └── Resumable                 exit 75: stopped, nothing lost, the same command resumes
+        ├── DiskFull                no space for what is left to write
+        ├── Stalled                 a process or thread has not finished within the timeout
+        ├── NoAnswer                a server gave no usable answer in any try
+        ├── RankLost                one of the processes that train together has ended, or has not joined
         └── Interrupted             SIGTERM or SIGINT
 """
 
@@ -101,7 +101,7 @@ def some(items: Iterable[object], shown: int = 5) -> str:
 
 
 def require_keys(given: Iterable[object], known: Iterable[str], where: str, more: str = "") -> None:
-    """Raise `ConfigError` for a key of the mapping at `where` that is not known; `more`: what else a remedy says."""
+    """Raise `ConfigError` for an unknown key of the mapping at `where`; `more` is added to the remedy."""
     for key in given:
         if key not in (*known,):
             names = ", ".join(known)
@@ -182,7 +182,7 @@ class LabelError(UserError):
 
 
 class LogitsError(UserError):
-    """Outputs of a teacher that are no logits, or logits that cannot be stored; a loss that is not finite."""
+    """Outputs of a teacher that are not logits, or logits that cannot be stored; a loss that is not finite."""
 
 
 class NanLogits(LogitsError):
@@ -194,7 +194,7 @@ class InfiniteLogits(LogitsError):
 
 
 class NoPossibleClass(LogitsError):
-    """Logits that are -inf in every class; members without a possible class in common, whose geometric mean is asked for."""
+    """Logits that are -inf in every class; the geometric mean of members without a possible class in common."""
 
 
 class LogitsOverflow(LogitsError):
@@ -202,15 +202,15 @@ class LogitsOverflow(LogitsError):
 
 
 class ContradictingOutputs(LogitsError):
-    """Rows of one content key, by which labels are found, with other outputs."""
+    """Rows with the same content key, by which labels are found, and different outputs."""
 
 
 class ClassIdOverflow(UserError):
-    """A class id of sparse labels that is no class, as of ids that were cast to a type too narrow for them."""
+    """A class id of sparse labels outside the classes, for example after a cast to a type that is too narrow."""
 
 
 class TeacherError(UserError):
-    """The outputs for a row depend on the batch that the row stands in; or what a server says contradicts itself."""
+    """The outputs for a row depend on the other rows of its batch; or a server contradicts itself."""
 
 
 class MeanUnavailable(UserError):
@@ -218,11 +218,11 @@ class MeanUnavailable(UserError):
 
 
 class SeveralTargets(UserError):
-    """A store that holds targets by name, of which none is named where one is wanted; or that has none of this name."""
+    """A store of several targets, and the call names none of them, or one that the store lacks."""
 
 
 class WeightsError(UserError):
-    """A weights file that does not fit the model, or that is no safetensors file."""
+    """A weights file that does not fit the model, or that is not a safetensors file."""
 
 
 class ClassMismatch(UserError):
@@ -230,11 +230,11 @@ class ClassMismatch(UserError):
 
 
 class OtherClassOrder(ClassMismatch):
-    """The outputs' classes stand in another order than the hard labels beside them, or they are of other rows."""
+    """The outputs number the classes differently from the hard labels beside them, or belong to other rows."""
 
 
 class OtherLabels(ClassMismatch):
-    """The classes stand in another order than in the store, or the rows have other hard labels than it holds."""
+    """The classes are numbered differently from the store's, or the rows have other hard labels than the store."""
 
 
 class OtherTokenizer(ClassMismatch):
@@ -258,11 +258,11 @@ class OtherRows(SpecMismatch):
 
 
 class OtherOrder(SpecMismatch):
-    """The rows are those that were labelled, in another order."""
+    """The rows are the labelled ones, in another order."""
 
 
 class OtherPreprocessing(SpecMismatch):
-    """The inputs are prepared in another way than those that the teacher saw."""
+    """The inputs are prepared differently from those that the teacher saw."""
 
 
 class OtherWeights(SpecMismatch):
@@ -274,7 +274,7 @@ class OtherMemberOrder(SpecMismatch):
 
 
 class OtherLogits(SpecMismatch):
-    """The teacher, its weights being the same, does not give the logits that the store holds."""
+    """The teacher has the same weights, but does not give the logits that the store holds."""
 
 
 class StorePathError(UserError):
@@ -306,7 +306,7 @@ class UntrustedCode(UserError):
 
 
 class MissingExtra(UserError):
-    """A package is needed that only an extra of this software installs."""
+    """A required package is not installed; the message names the extra of softlabels that installs it."""
 
 
 class ExportError(UserError):
@@ -340,7 +340,7 @@ class DamagedShard(DamagedStore):
 
 
 class NotSigned(DamagedStore):
-    """No valid signature of the key that was named is of this store."""
+    """The store has no valid signature of the named key."""
 
 
 class StorageError(SoftLabelsError):
@@ -350,11 +350,11 @@ class StorageError(SoftLabelsError):
 
 
 class Replaced(StorageError):
-    """A file far away became another one, or none, while it was read."""
+    """A remote file was replaced or removed while it was read."""
 
     @classmethod
     def of(cls, where: object) -> Replaced:
-        """That of a file."""
+        """The error for a file."""
         return cls(
             f"{where} was replaced, or deleted, while the store was read",
             remedy="run the same command again, it reads what is there now; a sealed store never changes: ask who wrote",
@@ -362,35 +362,35 @@ class Replaced(StorageError):
 
 
 class OutOfResources(StorageError):
-    """Memory, threads or open files that the system does not give."""
+    """The system gave no memory, threads or open files."""
 
 
 class Unexpected(SoftLabelsError):
-    """An error that nothing here foresaw: a mistake of this software."""
+    """An unexpected error: a mistake of this software."""
 
     exit_code = 1
 
 
 class Resumable(SoftLabelsError):
-    """The command stopped before its end; nothing is lost and the same command goes on from here."""
+    """The command stopped before its end; nothing is lost, and the same command resumes."""
 
     exit_code = 75
 
 
 class DiskFull(Resumable):
-    """There is no room for what is left to write."""
+    """There is no space for what is left to write."""
 
 
 class Stalled(Resumable):
-    """A process or a thread that is waited for has not come to an end in time."""
+    """A process or a thread has not finished within the timeout."""
 
 
 class NoAnswer(Resumable):
-    """A server that a teacher is asked of gives no usable answer, however often it is asked."""
+    """The server of a teacher gave no usable answer in any try."""
 
 
 class RankLost(Resumable):
-    """One of the processes that train together has ended, or has not come."""
+    """One of the processes that train together has ended, or has not joined."""
 
 
 class Interrupted(Resumable):

@@ -43,6 +43,7 @@ SHIPPED = {
     "softlabels.transfer.noisy_digits": "softlabels.recipes.noise.noisy_digits",
     "softlabels.transfer.pendulum": "softlabels.recipes.pendulum.pendulum",
     "softlabels.transfer.recall_rows": "softlabels.recipes.recall_rows.recall_rows",
+    "softlabels.transfer.resize": "softlabels.transfer.pictures.resize",
     "softlabels.transfer.scale": "softlabels.transfer.prepare.scale",
     "softlabels.transfer.sequences.token_rows": "softlabels.transfer.sequences.token_rows",
     "softlabels.transfer.stack": "softlabels.transfer.prepare.stack",

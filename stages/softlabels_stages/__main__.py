@@ -21,6 +21,15 @@ from softlabels_stages.commands import COMMANDS, arguments_of
 from softlabels_stages.recipe import asks_help, print_help
 from softlabels_stages.run import command
 
+_END = (
+    "",
+    "First time: softlabels demo does all of it with digits, in a folder softlabels-demo, and leaves recipes there",
+    "to change for your own data. With one of these: train-teacher, plan, teacher-logits and train-student, each with",
+    "--config=RECIPE. Without a recipe: import a file of logits or probabilities, and train-student STORE.",
+    "",
+    "softlabels STAGE --help says what a stage takes, softlabels --version which version this is.",
+)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one stage with the arguments after its name; the exit code is the stage's."""
@@ -68,8 +77,7 @@ def _imported(name: str) -> ModuleType:
 def _help() -> str:
     lines = [(__doc__ or "").splitlines()[0], "", "usage: softlabels STAGE [--config RECIPE] [--KEY=VALUE ...]", ""]
     lines += [f"  {name:<15} {found.what}" for name, found in COMMANDS.items()]
-    lines += ["", "softlabels STAGE --help says what a stage takes, softlabels --version which version this is."]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_END])
 
 
 if __name__ == "__main__":

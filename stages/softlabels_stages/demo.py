@@ -1,6 +1,6 @@
 """Show the whole walk on handwritten digits: train teachers, store their logits once, train students from the store.
 
-All of it is in one folder: digits.yaml, the recipe; table.yaml and text.yaml, to change for a table or for texts of your own;
+All of it is in one folder: digits.yaml, the recipe; table.yaml, text.yaml and pictures.yaml, to change for data of your own;
 data/, 1,797 digits of 8 x 8 pixels, which come with softlabels; runs/ and stores/, which the commands make. It takes a few
 minutes of one core and no network. The commands are printed as you would type them. The same command continues where it was
 stopped. Files that are there are left as they are, so edit digits.yaml and run `softlabels train-student` again.
@@ -24,7 +24,7 @@ from softlabels_stages.arguments import Demo
 from softlabels_stages.run import say, should_stop, stage, suggested
 
 RECIPE = "digits.yaml"
-OWN = ("table.yaml", "text.yaml")  # to be changed for data of the user's
+OWN = ("table.yaml", "text.yaml", "pictures.yaml")  # to be changed for data of the user's
 DATA = "data/digits"
 RUN = "runs/digits"
 REPORTS = ("report.html", "README.md")  # of a run, the first that is there
@@ -53,8 +53,12 @@ def main(args: Demo) -> int:
                 return code
     report = next(path for name in (*REPORTS, "") if (path := folder / RUN / name).exists())
     say(f"\nreport: {report}")
-    table, text = (folder / name for name in OWN)
-    say(f"next, with data of your own: change {table} for a table, {text} for texts, or a copy of {folder / RECIPE}")
+    say(
+        f"next, with data of your own: in {folder} change table.yaml for a table, text.yaml for texts, pictures.yaml for"
+    )
+    say(
+        f"pictures, or a copy of {RECIPE} for anything else, and run there: {suggested('train-teacher', '--config=table.yaml')}"
+    )
     return 0
 
 

@@ -88,9 +88,10 @@ def parse(
         raise SystemExit(0)
     flags = dict(_flags(words, known, flat, positional))
     given: dict[str, object] = {}
+    wrong: list[ConfigError] = []
     where, recipe = flags.pop("config", None if run is None else str(run / RECIPE)), None
     if "config" in known:
-        trust = schema.check(known, {"trust": flags.pop("trust", False)}, where="command line")["trust"]
+        trust = schema.typed(_Config, {"trust": flags.pop("trust", False)}, where="command line").trust
     if where is not None:
         source, data = _read(where)
         if source is not None and not trust:
@@ -99,8 +100,9 @@ def parse(
         if source is not None and not is_of_run(source, run):
             beside.use(source, recipe)
         own = _own_of(recipe, known)
-        given = schema.check(known, schema.flatten(cls, own, where=where), where=where)
-    given |= schema.check(known, _merge(given, flags, known), where="command line")
+        given = schema.check(known, schema.flatten(cls, own, where=where, wrong=wrong), where=where, wrong=wrong)
+    given |= schema.check(known, _merge(given, flags, known), where="command line", wrong=wrong)
+    schema.require_none(wrong)
     for name in (given.get("name"), (recipe or {}).get("name")):
         _require_name(name, where or stage)
     asked = [name for name in positional if name != "config"]
@@ -223,9 +225,13 @@ def sections_of(data: bytes, config: str) -> dict[str, Any]:
             f"{config} holds {type(recipe).__name__}, expected sections", remedy=f"known: {', '.join(SECTIONS)}"
         )
     known = (*SECTIONS, *OF_STORES)
-    for name, value in recipe.items():
-        if name not in known:
-            raise schema.unknown_key(f"{config}: unknown section {name!r} (value {value!r})", str(name), known)
+    schema.require_none(
+        [
+            schema.unknown_key(f"{config}: unknown section {name!r} (value {value!r})", str(name), known)
+            for name, value in recipe.items()
+            if name not in known
+        ]
+    )
     return recipe
 
 

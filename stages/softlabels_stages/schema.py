@@ -3,8 +3,8 @@
 `typed` makes an instance from a plain mapping. Its steps stand alone, because a recipe and a command line give values
 for the same keys (`softlabels_stages.recipe`): `keys` lists the leaves of a dataclass, `flatten` finds a mapping's values for
 them (an unknown key is an error with the nearest known one), `check` brings each value to its type, a text as YAML reads it,
-`build` makes the instance. Fields that are dataclasses, or `dataclass | None`, nest; a list of dataclasses is one leaf whose
-items are mappings.
+`require_none` raises all errors of these two as one, `build` makes the instance. Fields that are dataclasses, or
+`dataclass | None`, nest; a list of dataclasses is one leaf whose items are mappings.
 
 Two-level objects (`class_path`, `init_args`) follow one rule everywhere: another class starts with empty `init_args`,
 for the arguments of the class before it would not fit.
@@ -16,7 +16,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union
@@ -44,7 +44,10 @@ class Key:
 
 def typed(cls: type[T], mapping: object, *, where: str) -> T:
     """An instance of the dataclass `cls` from a plain mapping, every key and type checked; errors call it `where`."""
-    return build(cls, check(keys(cls), flatten(cls, mapping, where=where), where=where), where=where)
+    wrong: list[ConfigError] = []
+    given = check(keys(cls), flatten(cls, mapping, where=where, wrong=wrong), where=where, wrong=wrong)
+    require_none(wrong)
+    return build(cls, given, where=where)
 
 
 def keys(cls: type, prefix: str = "", base: object = None, owners: tuple[type, ...] = ()) -> dict[str, Key]:
@@ -67,33 +70,50 @@ def keys(cls: type, prefix: str = "", base: object = None, owners: tuple[type, .
     return found
 
 
-def flatten(cls: type, mapping: object, *, where: str, prefix: str = "") -> dict[str, object]:
+def flatten(cls: type, mapping: object, *, where: str, wrong: list[ConfigError], prefix: str = "") -> dict[str, object]:
     """The values that `mapping` gives, by dotted name; `where` is what an error calls the mapping.
 
-    Raises ConfigError when it is no mapping or has a key that `cls` lacks.
+    Where it is no mapping, or has a key that `cls` lacks, the error goes to `wrong`, so that a user sees all of them at once.
     """
     known = [field.name for field in fields(cls)]
     if not isinstance(mapping, Mapping):
-        raise ConfigError(
-            f"{where} is {mapping!r}, expected a mapping of keys", remedy=f"known keys: {', '.join(known)}"
-        )
+        remedy = f"known keys: {', '.join(known)}"
+        wrong.append(ConfigError(f"{where} is {mapping!r}, expected a mapping of keys", remedy=remedy))
+        return {}
     hints, given = typing.get_type_hints(cls), {}
     for name, value in mapping.items():
         if name not in known:
-            raise unknown_key(f"{where}: unknown key {name!r} (value {value!r})", str(name), known)
+            wrong.append(unknown_key(f"{where}: unknown key {name!r} (value {value!r})", str(name), known))
+            continue
         inner = _nested(hints[name])
         if inner is None or (value is None and type(None) in typing.get_args(hints[name])):
             given[prefix + name] = value
         else:
-            below = flatten(inner, value, where=f"{where}.{name}", prefix=f"{prefix}{name}.")
+            below = flatten(inner, value, where=f"{where}.{name}", wrong=wrong, prefix=f"{prefix}{name}.")
             given |= below or {prefix + name: {}}  # an empty section is one: all of it stays as it is by default
     return given
 
 
-def check(known: Mapping[str, Key], given: Mapping[str, object], *, where: str) -> dict[str, object]:
-    """The given values in the types of their keys. Raises ConfigError naming key, value and type where one differs."""
-    # A name that is no key is a section that is null or empty.
-    return {name: _right(known[name], value, where) if name in known else value for name, value in given.items()}
+def check(
+    known: Mapping[str, Key], given: Mapping[str, object], *, where: str, wrong: list[ConfigError]
+) -> dict[str, object]:
+    """The given values in the types of their keys. Where one has another, an error that names both goes to `wrong`."""
+    found = {}
+    for name, value in given.items():
+        try:  # a name that is no key is a section that is null or empty
+            found[name] = _right(known[name], value, where) if name in known else value
+        except ConfigError as error:
+            wrong.append(error)
+    return found
+
+
+def require_none(wrong: Sequence[ConfigError]) -> None:
+    """Raise what is wrong with the given values: one error as it is, several as one that numbers them."""
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        shown = "; ".join(f"({number}) {each.what} [{each.remedy}]" for number, each in enumerate(wrong, 1))
+        raise ConfigError(f"{len(wrong)} settings are wrong: {shown}", remedy="correct each of them")
 
 
 def _right(key: Key, value: object, where: str) -> object:

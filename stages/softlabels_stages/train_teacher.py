@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from softlabels.errors import ClassMismatch, ConfigError
+from softlabels.errors import ClassMismatch, ConfigError, some
 from softlabels.jobs.fit_estimator import fit_estimator
 from softlabels.jobs.splits import load_rows
 from softlabels.jobs.watch import TimeLeft, Watch, counted
@@ -55,6 +55,8 @@ from softlabels.student.trial import require_trainable
 from softlabels.teacher.config import SERVED, MemberConfig, TeacherConfig
 from softlabels.teacher.seen import record_seen, repeats_line
 from softlabels.transfer import TransferRows
+from softlabels.transfer.pretrained import is_hub_id
+from softlabels.transfer.source import open_split
 from softlabels_stages.run import of_recipe, say, should_stop, stage, suggested, warn
 from softlabels_stages.teacher_arguments import TeacherTraining, TrainTeacher
 
@@ -70,8 +72,13 @@ def main(args: TrainTeacher, words: Sequence[str]) -> int:
 
 def _train_missing(args: TrainTeacher) -> None:
     """Train the members that have no weights."""
+    _require_own_tokenizer(args)
     if ensure_tokenizer(args.tokenizer, args.transfer_set):
         print(f"tokenizer: trained on the training rows, {named_tokenizer(args.transfer_set)}", flush=True)
+    for name in _asked_of_hub(args):
+        say(
+            f"{name} is no folder here: asking the Hugging Face hub; without a network, name a local folder with its files"
+        )
     every = [*_lessons(args.teacher)]
     missing = [lesson for lesson in every if not _is_trained(lesson.member)]
     for lesson in every:
@@ -79,6 +86,8 @@ def _train_missing(args: TrainTeacher) -> None:
             print(f"{lesson.who}: {lesson.member.weights or lesson.member.class_path} is there, left as it is")
     if not missing:
         return
+    for split in args.transfer_set.splits if args.transfer_set.source is not None else ():
+        open_split(args.transfer_set, split)  # one that lacks something is told before minutes of training
     rows, training = load_rows(args.transfer_set, "train", Watch(say, warn)), _training(args, missing)
     has_label = _labelled(rows)
     if without := int((~has_label).sum()):
@@ -95,6 +104,29 @@ def _train_missing(args: TrainTeacher) -> None:
         if lesson.fold is not None:
             record_seen(Path(str(lesson.member.weights)), rows.keys[seen])
         _train(lesson.member, rows, seen, config, tracker)
+
+
+def _require_own_tokenizer(args: TrainTeacher) -> None:
+    """Raise ConfigError where the tokenizer of a pretrained model would be trained: its ids would be others."""
+    name = named_tokenizer(args.transfer_set)
+    if (
+        args.tokenizer is not None
+        and name is not None
+        and name in [m.init_args.get("model") for m in args.teacher.members]
+    ):
+        raise ConfigError(
+            f"the recipe has a section tokenizer, which trains one, and the teacher {name} comes with its own",
+            remedy="drop the section tokenizer",
+        )
+
+
+def _asked_of_hub(args: TrainTeacher) -> list[str]:
+    """Hub ids that the recipe names: of models, of the tokenizer, of an image processor."""
+    models = [member.init_args.get("model") for member in args.teacher.members]
+    names = dict.fromkeys(
+        [*models, named_tokenizer(args.transfer_set), args.transfer_set.prepare.init_args.get("processor")]
+    )
+    return [name for name in names if isinstance(name, str) and is_hub_id(name)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,8 +289,19 @@ def _try(model: nn.Module, member: MemberConfig, rows: TransferRows, heads: Mapp
                 f"{member.class_path} gives {said} for inputs of shape {[*batch.shape]}{f' and target {name}' if name else ''}",
                 remedy=f"a teacher's forward returns {what} of shape [{', '.join(map(str, [*lead, last]))}]",
             )
+        if head.target == "softmax" and name == "" and rows.sequence is None:
+            _require_classes(shape[-1], rows, who=member.class_path)
         sizes[name] = shape[-1]
     return sizes
+
+
+def _require_classes(outputs: int, rows: TransferRows, *, who: str) -> None:
+    """Raise ClassMismatch where a model gives another number of logits than the rows have named classes."""
+    if rows.class_names is not None and outputs != len(rows.class_names):
+        raise ClassMismatch(
+            f"{who} gives {outputs} logits, and {rows.name} has {len(rows.class_names)} classes: {some(rows.class_names, 10)}",
+            remedy=f"write classes: {len(rows.class_names)} in its init_args, or correct transfer_set.classes",
+        )
 
 
 def _with_class_weights(

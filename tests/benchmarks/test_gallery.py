@@ -1,4 +1,4 @@
-"""The gallery of uses: its bars are the numbers of the tables in docs, and it has every use of the README."""
+"""The gallery of uses: its bars are the numbers of the tables in docs, and each use has a picture, a page and a command."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gallery import DOCS, PICTURES, Cell, Picture, cell_of, cells, draw
+from benchmarks.gallery import DOCS, PICTURES, Cell, Picture, bars, cell_of, cells
+
+GALLERY = (DOCS / "gallery.md").read_text()
+USES = re.split(r"^## ", GALLERY, flags=re.M)[1:]
 
 
 @pytest.mark.parametrize(
@@ -41,22 +44,28 @@ def test_the_bars_are_those_of_the_table(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("benchmarks.gallery.DOCS", tmp_path)
     picture = Picture("name", "page.md", "B", "y", {"b": "two", "a": "*one"}, "what")
     assert cells(picture) == {"two": Cell(6.0, 0.0, (5.0, 7.0)), "*one": Cell(2.0, 3.0, (2.0,))}
-    draw(picture, cells(picture), tmp_path / "name.png")
+    bars(cells(picture), picture.title, tmp_path / "name.png")
     assert (tmp_path / "name.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_pictures_are_small_and_none_is_left_over() -> None:
-    shown = {*re.findall(r"\(gallery/([\w-]+)\.png\)", (DOCS / "gallery.md").read_text())}
+    shown = {*re.findall(r"\(gallery/([\w-]+)\.png\)", GALLERY)}
     files = {path.stem: path.stat().st_size for path in (DOCS / "gallery").iterdir()}
     assert files.keys() == shown
     assert {picture.name for picture in PICTURES} <= shown
-    assert max(files.values()) <= 100_000
+    assert max(files.values()) <= 60_000
 
 
-def test_the_gallery_has_every_use_of_the_readme() -> None:
-    readme = (DOCS.parent / "README.md").read_text()
-    uses = readme.partition("\n## Uses\n")[2].partition("\n## ")[0]
-    linked = {*re.findall(r"\]\(docs/([\w/.-]+\.md)", uses)}
-    gallery = {*re.findall(r"\]\(([\w/.-]+\.md)", (DOCS / "gallery.md").read_text())}
-    assert linked - gallery == set()
-    assert len(linked) > 10
+@pytest.mark.parametrize("use", USES, ids=lambda use: use.partition("\n")[0])
+def test_a_use_has_a_picture_a_page_and_a_command(use: str) -> None:
+    assert re.search(r"^!\[[^]]+\]\([\w/-]+\.png\)$", use, re.M)
+    assert re.search(r"\]\([\w/-]+\.md(?:#[\w-]+)?\)", use)
+    assert re.search(r"^Command: `[^`]+`", use, re.M)
+
+
+def test_the_gallery_has_every_page_of_a_use_and_the_readme_every_use() -> None:
+    assert {path.name for path in (DOCS / "uses").iterdir()} <= {*re.findall(r"\]\(uses/([\w-]+\.md)", GALLERY)}
+    readme = (DOCS.parent / "README.md").read_text().partition("\n## Uses\n")[2].partition("\n## ")[0]
+    linked = {*re.findall(r"\]\(docs/gallery\.md#([\w-]+)\)", readme)}
+    parts = {re.sub(r"[^\w -]", "", use.partition("\n")[0].lower()).replace(" ", "-") for use in USES}
+    assert parts == linked

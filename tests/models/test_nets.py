@@ -12,6 +12,7 @@ from softlabels.errors import ConfigError
 from softlabels.models.build import answer_of
 from softlabels.models.cnn import ConvNet
 from softlabels.models.mlp import MLP
+from softlabels.recipes.frame_net import FrameNet
 
 
 def test_an_mlp_is_what_it_says(rng: np.random.Generator) -> None:
@@ -62,6 +63,16 @@ def test_images_with_and_without_a_channel_axis_are_the_same() -> None:
         (MLP(64, [], 2).double(), torch.zeros(3, 64), "takes float64 inputs, not float32"),
         (MLP(64, [], 2), torch.zeros(3, 28, 28), "takes 64 values a row, a batch has 784"),
         (ConvNet([4], 2), torch.zeros(3, 8, 8, 3), r"takes images \(B, 1, H, W\), a batch has shape \[3, 8, 8, 3\]"),
+        (
+            ConvNet([4], 2),
+            torch.zeros(3, 3, 8, 8),
+            r"shape \[3, 3, 8, 8\]; write image_channels: 3 in its init_args, or set",
+        ),
+        (
+            FrameNet(16, [4], 2),
+            torch.zeros(3, 5, 40),
+            r"FrameNet takes .* \[3, 5, 40\]; write features: 40 in its init_args",
+        ),
         (ConvNet([4], 2), torch.zeros(3, 64), "takes images"),
     ],
 )

@@ -28,17 +28,20 @@ def test_the_demo_ends_by_naming_the_report_and_what_to_do_next(
     monkeypatch.chdir(tmp_path)
     recipe = small(tmp_path / "mine")
     assert demo.main(["--out=mine"]) == 0
-    *_, report, following = capsys.readouterr().out.splitlines()
+    *_, report, following, last = capsys.readouterr().out.splitlines()
     assert (tmp_path / report.removeprefix("report: ")).is_file()
-    assert "data of your own: change mine/table.yaml for a table, mine/text.yaml for texts" in following
-    assert load("mine/table.yaml") == load("table")
-    assert load("mine/text.yaml") == load("text")
+    assert (
+        "data of your own: in mine change table.yaml for a table, text.yaml for texts, pictures.yaml for" in following
+    )
+    assert last.endswith("run there: softlabels train-teacher --config=table.yaml")
+    for name in ("table", "text", "pictures"):
+        assert load(f"mine/{name}.yaml") == load(name)
     assert Path.cwd() == tmp_path
     assert (tmp_path / "mine/digits.yaml").read_bytes() == recipe
     weights = (tmp_path / "mine/runs/digits/distilled-seed0/weights.safetensors").stat().st_mtime_ns
     assert demo.main(["--out=mine"]) == 0
     assert (tmp_path / "mine/runs/digits/distilled-seed0/weights.safetensors").stat().st_mtime_ns == weights
-    assert capsys.readouterr().out.splitlines()[-2:] == [report, following]
+    assert capsys.readouterr().out.splitlines()[-3:] == [report, following, last]
 
 
 def test_a_step_that_fails_ends_the_demo(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from softlabels import open_store
@@ -38,6 +40,12 @@ def numbers(split: str) -> dict[str, np.ndarray]:
     """The toy's points with two real numbers each."""
     found = toy.points(split)
     return {"x": found["x"], "label": found["x"][:, :2] * 2 + 1}
+
+
+def prices(split: str) -> dict[str, np.ndarray]:
+    """The toy's points with whole numbers that are no classes."""
+    found = toy.points(split)
+    return {"x": found["x"], "label": np.arange(len(found["x"])) * 1000}
 
 
 def write(factory: str, *members: dict[str, Any], **changes: Any) -> None:
@@ -121,6 +129,24 @@ def test_what_is_refused(
     words = ["--config=recipe.yaml"]
     assert (train_teacher.main(words) or teacher_logits.main([*words, "--store=store"])) != 0
     assert said in capsys.readouterr().err
+
+
+def test_a_number_to_predict_is_not_taken_for_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    write("prices", FOREST, transfer={"classes": None})
+    assert train_teacher.main(["--config=recipe.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"hard labels of .* go up to \d+,000: \d+,001 classes, for \d+ training rows", said)
+    assert "for a number to predict set transfer_set.label_as: values" in said
+
+
+def test_a_split_that_is_not_there_is_told_before_teachers_are_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    found = toy.points("train")
+    pd.DataFrame({"x": found["x"][:, 0], "label": found["label"]}).to_csv("one.csv", index=False)
+    write("lacking", FOREST, transfer={"factory": None, "source": "one.csv", "inputs": ["x"]})
+    assert train_teacher.main(["--config=recipe.yaml"]) == 2
+    said = capsys.readouterr()
+    assert "one.csv has no split 'test'; its splits are train" in said.err
+    assert "training" not in said.out
 
 
 def test_a_student_is_none(capsys: pytest.CaptureFixture[str]) -> None:

@@ -228,6 +228,24 @@ def test_a_wrong_recipe_is_one_error(tmp_path: Path, recipe: object, message: st
     assert str(tmp_path / "recipe.yaml") in str(error.value)
 
 
+def test_all_wrong_keys_and_types_are_in_one_error(tmp_path: Path) -> None:
+    training = {"temperatur": 4, "alpha": "much", "epoch": 3}
+    with pytest.raises(ConfigError) as error:
+        run(tmp_path, "--baseline=maybe", recipe=RECIPE | {"training": training, "student": {"class": "a.B"}})
+    said = str(error.value)
+    assert "5 settings are wrong: (1) " in said
+    for part in (
+        "training: unknown key 'temperatur' (value 4) [did you mean temperature?]",
+        "training: unknown key 'epoch' (value 3) [known: optimizer, ",
+        "student: unknown key 'class' (value 'a.B') [did you mean class_path?]",
+        "training.alpha is 'much', expected number or null [correct it there]",
+        "command line: training.baseline is 'maybe', expected true or false [the default is true]",
+    ):
+        assert part in said
+    with pytest.raises(ConfigError, match=r"2 settings are wrong: \(1\) .*'studnet'.*\(2\) .*'trainig'"):
+        run(tmp_path, recipe=RECIPE | {"studnet": {}, "trainig": {}})
+
+
 def test_numbers_with_exponents_are_numbers(tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     file.write_text("student: {class_path: a, init_args: {lr: 1e-3, big: 2E+5, word: 1e-3x}}\n")

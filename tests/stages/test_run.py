@@ -215,6 +215,7 @@ def test_help_lists_every_stage_and_each_is_a_module(capsys: pytest.CaptureFixtu
     for stage, (line, *_) in COMMANDS.items():
         assert f"{stage:<15} {line}" in text
         assert (ROOT / "stages" / "softlabels_stages" / f"{stage.replace('-', '_')}.py").is_file()
+    assert "First time: softlabels demo" in text
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,6 +128,33 @@ def test_a_whole_checkpoint_is_a_teacher_as_it_is(recipe: dict[str, Any], capsys
     assert not Path("other/train/plan.json").exists()
 
 
+def test_a_teacher_of_more_classes_than_there_are_is_not_trained(
+    recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe["teacher"]["members"][0]["init_args"]["classes"] = CLASSES + 1
+    write(recipe)
+    assert train_teacher.main(["--config=recipe.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert f"gives {CLASSES + 1} logits, and things has {CLASSES} classes: " in said
+    assert f"write classes: {CLASSES} in its init_args" in said
+
+
+def test_what_the_hub_is_asked_for_is_said_and_no_tokenizer_of_a_pretrained_model_is_trained(
+    recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe["teacher"]["members"][0]["init_args"]["model"] = "someone/model"
+    recipe["transfer_set"]["prepare"]["init_args"]["tokenizer"] = "someone/model"
+    write(recipe)
+    assert train_teacher.main(["--config=recipe.yaml"]) == 2
+    assert "trains one, and the teacher someone/model comes with its own; drop the section" in capsys.readouterr().err
+    del recipe["tokenizer"]
+    write(recipe)
+    assert train_teacher.main(["--config=recipe.yaml"]) == 2
+    said = capsys.readouterr()
+    assert said.out.startswith("someone/model is no folder here: asking the Hugging Face hub; without a network, ")
+    assert "the Hugging Face hub does not give it" in said.err
+
+
 def test_a_checkpoint_without_a_head_is_fine_tuned_first(
     recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

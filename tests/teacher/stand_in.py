@@ -29,7 +29,8 @@ def model_of(folder: Any) -> Model:
     """A checkpoint, in float32."""
     import transformers
 
-    network = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+    network: Any = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    network.eval()
     lock = threading.Lock()
 
     @torch.inference_mode()
@@ -129,7 +130,11 @@ class StandIn:
             return {"text": " the", "output_ids": [5], "meta_info": meta}
         assert body["echo"]
         last = entries(log_p[-1], k, int(np.argmax(log_p[-1])))
-        named = (lambda t: f"token_id:{t}") if body["return_tokens_as_token_ids"] else (lambda t: " the")
+        by_id = body["return_tokens_as_token_ids"]
+
+        def named(token: int) -> str:
+            return f"token_id:{token}" if by_id else " the"
+
         logprobs = {
             "tokens": [named(t) for t in [*tokens, next(iter(last))]],
             "token_logprobs": [None, *(lp for lp, _, _ in own), next(iter(last.values()))[0]],

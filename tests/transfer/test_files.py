@@ -154,6 +154,13 @@ def test_bytes_that_are_no_image_in_a_column_of_images(load: object, tmp_path: P
         load()
 
 
+def test_a_broken_picture_of_a_folder_is_named(load: object, tmp_path: Path, rng: np.random.Generator) -> None:
+    for name, data in {"a.png": png(rng), "b.png": b"none"}.items():
+        (tmp_path / "data" / name).write_bytes(data)
+    with pytest.raises(TransferSetError, match=r"row 1 \(.*data/b\.png\): this image does not decode"):
+        load(inputs=("image",))
+
+
 def latin1() -> pa.Array:
     """Texts one of which is not UTF-8, as a careless writer leaves them."""
     ends = np.cumsum([0, *map(len, BAD)]).astype(np.int32)
@@ -194,7 +201,7 @@ def test_a_broken_csv_is_one_line(load: object, tmp_path: Path, text: str) -> No
 def test_a_csv_that_is_not_utf_8_is_one_line(load: object, tmp_path: Path) -> None:
     (tmp_path / "data" / "train.csv").write_bytes("text,label\ncafé,1\n".encode("latin-1"))
     with pytest.raises(
-        TransferSetError, match=r"cannot open .*; its texts are not UTF-8: write the files again in UTF-8"
+        TransferSetError, match=r"cannot open .*; its texts are not UTF-8: write the file again in UTF-8, or as Parquet"
     ):
         load()
 

@@ -43,6 +43,12 @@ def with_token_types(tokenizer: Path) -> Path:
     return tokenizer
 
 
+def test_a_missing_text_is_an_empty_one(tokenizer: Path) -> None:
+    for given, meant in ((["abc", None], ["abc", ""]), ([("abc", None), (None, "d")], [("abc", ""), ("", "d")])):
+        found = tokenize(given, tokenizer=str(tokenizer))  # type: ignore[arg-type]  # as rows of one column or two
+        np.testing.assert_array_equal(found, tokenize(meant, tokenizer=str(tokenizer)))  # type: ignore[arg-type]
+
+
 def test_rows_are_what_the_tokenizer_says(tokenizer: Path, rng: np.random.Generator) -> None:
     texts = sentences(rng, 30)["text"]
     tokens = tokenize(texts, tokenizer=str(tokenizer), max_length=12)

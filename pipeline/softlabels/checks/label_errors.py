@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,15 +31,120 @@ _NEVER = 2.0  # the threshold of a class that nobody is labelled with
 _SPARE = 1 << 18  # candidates held beyond those that are wanted
 
 
+class Examples(Protocol):
+    """Some examples, of which each is asked what the method needs.
+
+    Attributes:
+        places: (n,) their numbers, ascending over all blocks. labels: (n,) hard labels, -1 for none.
+    """
+
+    @property
+    def places(self) -> Ints:
+        """(n,)."""
+        ...
+
+    @property
+    def labels(self) -> Ints:
+        """(n,)."""
+        ...
+
+    def labelled(self) -> Self:
+        """Those that have a label."""
+        ...
+
+    def own(self) -> Floats:
+        """(n,), the probability of each one's label."""
+        ...
+
+    def of(self, rows: Ints, classes: Ints) -> Floats:
+        """(m,), the probability of each class in the example of this number here."""
+        ...
+
+    def guesses(self, thresholds: NDArray[np.float64]) -> Ints:
+        """(n,), the most probable of the classes that reach their threshold (C,), -1 where none does."""
+        ...
+
+    def others(self) -> tuple[Ints, Floats]:
+        """(n,) the most probable class but the label, and its probability."""
+        ...
+
+
 class Block(NamedTuple):
-    """Some examples: their numbers, ascending over all blocks, hard labels (n,), -1 for none, and probabilities (n, C)."""
+    """Examples with the probabilities of all classes: `p` (n, C)."""
 
     places: Ints
     labels: Ints
     p: Floats
 
+    def labelled(self) -> Block:
+        """See `Examples`."""
+        has = self.labels >= 0
+        return self if has.all() else Block(self.places[has], self.labels[has], self.p[has])
 
-Blocks = Callable[[], Iterable[Block]]
+    def own(self) -> Floats:
+        """See `Examples`."""
+        return np.take_along_axis(self.p, self.labels[:, None], axis=1)[:, 0]
+
+    def of(self, rows: Ints, classes: Ints) -> Floats:
+        """See `Examples`."""
+        return np.asarray(self.p[rows, classes])
+
+    def guesses(self, thresholds: NDArray[np.float64]) -> Ints:
+        """See `Examples`."""
+        reached = self.p >= (thresholds - _CLOSE).astype(self.p.dtype)
+        number = reached.sum(axis=1)
+        guess = np.where(number > 1, self.p.argmax(axis=1), reached.argmax(axis=1))
+        return np.where(number > 0, guess, -1)
+
+    def others(self) -> tuple[Ints, Floats]:
+        """See `Examples`."""
+        row, left = np.arange(len(self.labels)), self.p.copy()
+        left[row, self.labels] = -1
+        suggested = left.argmax(axis=1)
+        return suggested, left[row, suggested]
+
+
+class SparseBlock(NamedTuple):
+    """Examples with the probabilities of a few classes: `ids` (n, K), each once and the label among them, -1 for no class;
+    their `p` (n, K), 0 of no class; and that of each other class, `rest` (n,), which reaches no threshold and is not suggested.
+    """
+
+    places: Ints
+    labels: Ints
+    ids: Ints
+    p: Floats
+    rest: Floats
+
+    def labelled(self) -> SparseBlock:
+        """See `Examples`."""
+        has = self.labels >= 0
+        if has.all():
+            return self
+        return SparseBlock(self.places[has], self.labels[has], self.ids[has], self.p[has], self.rest[has])
+
+    def own(self) -> Floats:
+        """See `Examples`."""
+        return np.asarray(np.where(self.ids == self.labels[:, None], self.p, 0).sum(axis=1))
+
+    def of(self, rows: Ints, classes: Ints) -> Floats:
+        """See `Examples`."""
+        found = self.ids[rows] == classes[:, None]
+        return np.asarray(np.where(found.any(axis=1), np.where(found, self.p[rows], 0).sum(axis=1), self.rest[rows]))
+
+    def guesses(self, thresholds: NDArray[np.float64]) -> Ints:
+        """See `Examples`."""
+        reached = (self.p >= (thresholds - _CLOSE)[self.ids]) & (self.ids >= 0)
+        best = np.where(reached.sum(axis=1) > 1, self.p.argmax(axis=1), reached.argmax(axis=1))
+        return np.where(reached.any(axis=1), np.take_along_axis(self.ids, best[:, None], axis=1)[:, 0], -1)
+
+    def others(self) -> tuple[Ints, Floats]:
+        """See `Examples`."""
+        left = np.where((self.ids == self.labels[:, None]) | (self.ids < 0), -1, self.p)
+        best = left.argmax(axis=1)[:, None]
+        return np.take_along_axis(self.ids, best, axis=1)[:, 0], np.take_along_axis(left, best, axis=1)[:, 0]
+
+
+Blocks = Callable[[], Iterable[Examples]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,23 +184,17 @@ def find_label_errors(blocks: Blocks, classes: int) -> LabelErrors:
     pairs, wanted = _wrong(*_confident_joint(blocks, thresholds), counts)
     found = _Largest(pairs, wanted, classes)
     for block in blocks():
-        found.add(_labelled(block))
+        found.add(block.labelled())
     return found.errors(int(counts.sum()))
-
-
-def _labelled(block: Block) -> Block:
-    has = block.labels >= 0
-    return block if has.all() else Block(block.places[has], block.labels[has], block.p[has])
 
 
 def _thresholds(blocks: Blocks, classes: int) -> tuple[NDArray[np.float64], Ints]:
     """Of each class the mean probability of examples with its label, and how many there are: (C,), (C,)."""
     total, counts = np.zeros(classes), np.zeros(classes, np.int64)
     for block in blocks():
-        _, labels, p = _labelled(block)
-        own = np.take_along_axis(p, labels[:, None], axis=1)[:, 0]
-        total += np.bincount(labels, weights=own, minlength=classes)
-        counts += np.bincount(labels, minlength=classes)
+        each = block.labelled()
+        total += np.bincount(each.labels, weights=each.own(), minlength=classes)
+        counts += np.bincount(each.labels, minlength=classes)
     mean = np.divide(total, counts, out=np.full(classes, _NEVER), where=counts > 0)
     return np.maximum(mean, _LEAST), counts
 
@@ -106,11 +205,9 @@ def _confident_joint(blocks: Blocks, thresholds: NDArray[np.float64]) -> tuple[I
     diagonal = np.arange(classes) * (classes + 1)
     pairs, counts = diagonal, np.zeros(classes, np.int64)
     for block in blocks():
-        _, labels, p = _labelled(block)
-        reached = p >= thresholds - _CLOSE
-        number = reached.sum(axis=1)
-        guess = np.where(number > 1, p.argmax(axis=1), reached.argmax(axis=1))
-        new = (labels * classes + guess)[number > 0]
+        each = block.labelled()
+        guess = each.guesses(thresholds)
+        new = (each.labels * classes + guess)[guess >= 0]
         every = np.concatenate([pairs, new])
         pairs, at = np.unique(every, return_inverse=True)
         counts = np.bincount(at, weights=np.concatenate([counts, np.ones(len(new))])).astype(np.int64)
@@ -163,17 +260,18 @@ class _Largest:
         self._held: list[tuple[NDArray[np.generic], ...]] = []
         self._count = 0
 
-    def add(self, block: Block) -> None:
+    def add(self, block: Examples) -> None:
         """The examples of a block, in each pair of their label."""
-        places, labels, p = block
+        places, labels = block.places, block.labels
         number = self._number[labels]
         row = np.repeat(np.arange(len(labels)), number)
         pair = np.arange(len(row)) + np.repeat(self._first[labels] - (np.cumsum(number) - number), number)
-        own = np.take_along_axis(p, labels[:, None], axis=1)[:, 0]
-        margin = p[row, self._guess[pair]] - own[row]
+        own = block.own()
+        margin = block.of(row, self._guess[pair]) - own[row]
         above = margin > self._floor[pair]
         row, pair, margin = row[above], pair[above], margin[above]
-        suggested, score, is_wrong = _judged(labels, p)
+        suggested, best = block.others()
+        score, is_wrong = (own.astype(np.float64) - best + 1) / 2, best > own + _CLOSE
         kept = places[row], pair, margin, labels[row], suggested[row], score[row], is_wrong[row]
         self._held.append(kept)
         self._count += len(row)
@@ -203,14 +301,3 @@ class _Largest:
         at = np.flatnonzero(is_wrong)[first]
         at = at[np.argsort(scores[at], kind="stable")]
         return LabelErrors(places[at], given[at], suggested[at], scores[at], looked_at)  # type: ignore[arg-type]
-
-
-def _judged(labels: Ints, p: Floats) -> tuple[Ints, NDArray[np.float64], NDArray[np.bool_]]:
-    """Of each example the most probable class but its label, its score, and whether another class is plainly likelier."""
-    row = np.arange(len(labels))
-    others = p.copy()
-    own = p[row, labels]
-    others[row, labels] = -1
-    suggested = others.argmax(axis=1)
-    best = others[row, suggested]
-    return suggested, (own.astype(np.float64) - best + 1) / 2, best > own + _CLOSE

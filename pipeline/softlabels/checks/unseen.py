@@ -27,4 +27,5 @@ def unseen_lines(labels: Mapping[str, NDArray[np.int64]], names: Sequence[str] |
         if lacking:
             shown = [str(number) if names is None else names[number] for number in lacking[:SHOWN]]
             more = ", ..." if len(lacking) > SHOWN else ""
-            yield f"{len(lacking):,} of {len(there):,} classes of {split} have no row in {TRAIN}: {', '.join(shown)}{more}"
+            what = f"{len(lacking):,} of {len(there):,} classes of {split} have no row in {TRAIN}: {', '.join(shown)}{more}"
+            yield f"{what} (a file whose rows are sorted by class is shuffled before it is cut into splits)"

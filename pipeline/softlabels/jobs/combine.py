@@ -41,25 +41,26 @@ def merge(
 ) -> dict[str, Manifest]:
     """Make the teachers of several stores the members of one.
 
-    Rows meet by content key and stand in the order of the first store; classes with names meet by name. Hard labels are known
-    where any store knows them; inputs, split and names are those of the first store.
+    Rows are matched by content key and have the order of the first store; named classes are matched by name. A row has a hard
+    label if any store has it; inputs, split and names are those of the first store.
 
     Args:
         stores: two or more, each one split, or each a folder of the same splits. out: where the new store goes.
-        weights: one number a store, which its members share as they did; by default each member keeps its own.
-        rename: names of classes in the later stores, and what the first store calls these.
-        missing: rows that some store lacks: "error", or "skip" to leave them out.
-        repeated: rows whose content key stands in an earlier row of their store: "error", or keep the "first".
-        splits: which; by default all. watch: is told what is done, and asked whether to stop.
+        weights: one number per store, which its members share in proportion to their weights; by default each member keeps its
+            own.
+        rename: class names in the later stores, and their names in the first store.
+        missing: rows that a store lacks: "error", or "skip" to leave them out.
+        repeated: rows with the content key of an earlier row of their store: "error", or keep the "first".
+        splits: names of splits; by default all. watch: gets the messages, and is asked whether to stop.
 
     Returns:
         The manifest of each split's store.
 
     Raises:
-        SpecMismatch: targets, encodings, positions or kinds of keys differ; rows of one key have other positions; `out` was
-            begun otherwise. ClassMismatch: other classes. MeanUnavailable: a store keeps a mean of its members. OtherLabels:
-            rows of one key with other hard labels. UnlabelledRows, RepeatedRow: see above. ConfigError: weights or names that
-            do not fit. StorePathError: `out` is one of the stores, or holds something else.
+        SpecMismatch: targets, encodings, positions or kinds of keys differ; rows with one key differ in positions; `out` was
+            begun with other settings. ClassMismatch: other classes. MeanUnavailable: a store keeps a mean of its members.
+            OtherLabels: rows with one key and different hard labels. UnlabelledRows, RepeatedRow: see above. ConfigError:
+            weights or names that do not fit. StorePathError: `out` is one of the stores, or holds something else.
         Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore: of the disk.
 
     Example:
@@ -80,16 +81,16 @@ def concat(
     splits: Sequence[str] | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
-    """Put the rows of several stores of one teacher behind each other.
+    """Concatenate the rows of several stores of one teacher.
 
     Args:
-        repeated: rows that a store before theirs has: "error", or keep the "first". The others: as `merge` says.
+        repeated: rows that an earlier store has: "error", or keep the "first". The others: as for `merge`.
 
     Returns:
         The manifest of each split's store.
 
     Raises:
-        SpecMismatch: another teacher, or inputs that are prepared otherwise; the others as `merge` says.
+        SpecMismatch: another teacher, or differently prepared inputs; the others as for `merge`.
 
     Example:
         >>> first = select("stores/noise", "stores/first", rows=":90", splits=["train"])
@@ -115,7 +116,7 @@ def select(
 
     Args:
         store: one split, or a folder of splits. out: where the new store goes.
-        rows: of one split, in the order in which they are wanted: their numbers, or content keys (n, 16) uint8, or text such as
+        rows: rows of one split, in the wanted order: their numbers, or content keys (n, 16) uint8, or text such as
             "0:1000,1500", "::2". By default all.
         members: their numbers, in order. targets: names of targets. splits: names of splits.
 
@@ -123,8 +124,8 @@ def select(
         The manifest of each split's store.
 
     Raises:
-        UserError, SeveralTargets, UnlabelledRows: rows, members or targets that there are not. ConfigError: nothing is chosen.
-            MeanUnavailable: members of a store that keeps their mean. The others as `merge` says.
+        UserError, SeveralTargets, UnlabelledRows: rows, members or targets that do not exist. ConfigError: nothing is chosen.
+            MeanUnavailable: members of a store that keeps their mean. The others as for `merge`.
 
     Example:
         >>> select("stores/noise", "stores/few", rows=":50", splits=["train"])["train"].spec.rows

@@ -26,22 +26,22 @@ def diff(
 ) -> dict[str, StoreDiff]:
     """Compare two sealed stores.
 
-    Rows meet by content key, whatever their order; classes with names meet by name. Compared is what the members say together:
-    their arithmetic mean, of a store that keeps a geometric one that.
+    Rows are matched by content key, in any order; named classes are matched by name. The ensembles are compared: the arithmetic
+    mean of the members, or the geometric mean if a store keeps that.
 
     Args:
         a, b: two stores of one split, or two folders of the same splits.
-        temperatures: at which distributions are compared; by default 1, 2 and 4, or the one at which labels are known. Rows
-            and classes are ordered by the first.
-        most: how many rows are named that moved, or that only one has.
-        rename: names of classes in B, and what A calls these. splits: which; by default all.
+        temperatures: the temperatures of the comparison; by default 1, 2 and 4, or the only one at which labels are known. Rows
+            and classes are sorted by the first.
+        most: the number of rows to list that changed most, or that only one store has.
+        rename: class names in B, and their names in A. splits: names of splits; by default all.
 
     Returns:
-        What differs in each split.
+        The differences in each split.
 
     Raises:
-        ClassMismatch, OtherTokenizer: other classes. ConfigError: a temperature that labels do not know; other splits.
-        StorePathError, UnsealedStore: no sealed store. DamagedStore: a chunk is damaged.
+        ClassMismatch, OtherTokenizer: other classes. ConfigError: a temperature at which labels are not known; other splits.
+            StorePathError, UnsealedStore: no sealed store. DamagedStore: a chunk is damaged.
 
     Example:
         >>> found = diff("stores/noise", "stores/noise")["train"]

@@ -50,23 +50,24 @@ def encode(
 ) -> dict[str, Manifest]:
     """Encode a dense store as topk, without a teacher.
 
-    The basis of the tails is found once, in a sample of the first split (train, where there is one), and shared by all. The
-    same call goes on where it was stopped.
+    The basis of the tails is found once, in a sample of the first split (train, if there is one), and shared by all. The same
+    call resumes.
 
     Args:
         dense: the dense store (R, [P,] M, C): one split, or a folder of splits. store: where the topk labels go.
-        settings: k, tail and its rank, docs/any-temperature.md.
-        target: which of several targets; by default the only dense one. The others are copied.
+        settings: k, tail and its rank, see docs/any-temperature.md.
+        target: the target to encode; by default the only dense one. The others are copied.
         layout: "zarr" or "arrow"; by default that of the dense store. compression: "none" or "zstd" (zarr).
-        device: "cuda", "cpu" or "auto". watch: is told what is done, and asked whether to stop.
+        device: "cuda", "cpu" or "auto". watch: gets the messages, and is asked whether to stop.
 
     Returns:
-        The manifest of each split's store, whose fidelity is measured against the dense labels.
+        The manifest of each split's store; its fidelity is measured against the dense labels.
 
     Raises:
         ConfigError: `dense` is topk already, or settings that do not fit its classes.
-        StorePathError: the folders lie in each other, or `store` holds something else. SpecMismatch: it was begun otherwise.
-        Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore: of the disk.
+        StorePathError: one folder is inside the other, or `store` holds something else. SpecMismatch: it was begun with other
+            settings.
+        Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore: from the disk.
 
     Example:
         >>> encode("stores/noise", "stores/topk", LabelsConfig(encoding="topk", k=3, rank=2))["train"].spec.encoding.k

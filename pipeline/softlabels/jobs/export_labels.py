@@ -43,17 +43,17 @@ def export_labels(
     """Write a store's labels to a file.
 
     Args:
-        store: one split, or a folder of them and `split`. to: a new file, .npz of npz, else .parquet.
-        temperature: of log-probabilities; by default 1, or the one at which they are known.
-        k: how many of a position; by default as many as the store keeps, of dense labels it must be said.
-        mean: of an ensemble. watch: is told what the file does not hold.
+        store: one split, or a folder of them and `split`. to: a new file, .npz for npz, else .parquet.
+        temperature: of the log-probabilities; by default 1, or the only one at which they are known.
+        k: entries per position; by default as many as the store keeps; required for dense labels.
+        mean: the mean of an ensemble. watch: gets messages on what the file does not hold.
 
     Returns:
-        What it does not hold, a line each.
+        What the file does not hold, one line each.
 
     Raises:
-        ConfigError: a store that the format cannot hold, or a temperature that its labels do not know.
-        StorageError, DiskFull: the file is there already, or the system does not take it. DamagedStore.
+        ConfigError: a store that the format cannot hold, or a temperature at which its labels are not known.
+        StorageError, DiskFull: the file already exists, or the system refuses it. DamagedStore.
 
     Example:
         >>> export_labels("stores/noise", "noise.parquet", to_format="parquet", split="train")

@@ -45,25 +45,24 @@ def extend(
 ) -> dict[str, Manifest]:
     """Label the rows of a transfer set that a store lacks.
 
-    The new store has all rows in the order of the transfer set, so that it is what one pass over all of them would have made.
-    Those that `store` has, by content key, are copied bit for bit; `store` itself is not touched. The same call goes on where
-    it was stopped.
+    The new store has all rows in the order of the transfer set, as one pass over all of them would have made it. Rows that
+    `store` has, by content key, are copied bit for bit; `store` itself does not change. The same call resumes.
 
     Args:
         store: one split, or a folder of splits, that `label` made with this teacher and these labels.
-        transfer_set, teacher, labels: as of `label`; the transfer set holds the store's rows, and more. Splits that the store
+        transfer_set, teacher, labels: as for `label`; the transfer set holds the store's rows, and more. Splits that the store
             lacks are labelled whole.
         out: where the new store goes.
         missing: rows or splits of the store that the transfer set lacks: "error", or "skip" to leave them out.
-        watch: is told what is done, and asked whether to stop.
+        watch: gets the messages, and is asked whether to stop.
 
     Returns:
-        The manifest of each split's store; nothing where the store labels all rows already, and none was made.
+        The manifest of each split's store; nothing if the store already labels all rows, and none was made.
 
     Raises:
         SpecMismatch and its kinds, OtherLabels: another teacher, other settings, inputs or hard labels than the store's;
-            OtherLogits: the teacher says something else of its rows now; OtherRows: the transfer set lacks some.
-        The others as `label` says.
+            OtherLogits: the teacher now gives other logits for its rows; OtherRows: the transfer set lacks some.
+        The others as for `label`.
 
     Example:
         >>> fewer = label(load_transfer_set(states, "test"), teacher, LabelsConfig(), "stores/may")

@@ -32,6 +32,12 @@ def fit_estimator(model: Estimator, rows: TransferRows, used: NDArray[np.bool_],
             f"no training row of {rows.name} has a hard label", remedy="name their column (transfer_set.label)"
         )
     classes = len(rows.class_names or ()) or 1 + int(labels.max(initial=0))
+    if model.target == "softmax" and classes > len(chosen):
+        raise ConfigError(
+            f"the hard labels of {rows.name} go up to {classes - 1:,}: {classes:,} classes, for {len(chosen):,} training rows",
+            remedy="classes are counted from 0, or named in transfer_set.classes; for a number to predict set "
+            "transfer_set.label_as: values, labels.kind: values, and name a regressor",
+        )
     fit(model, np.asarray(rows.inputs[chosen]), labels[chosen], classes=classes, seed=seed)
     write_estimator(model.fitted, weights)
     return len(chosen)

@@ -56,15 +56,15 @@ class Translated(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """What a foreign file does not say.
+    """Facts that a foreign file does not contain.
 
     Attributes:
-        tokenizer: the teacher's, a folder or hub id: the classes are its tokens.
+        tokenizer: the teacher's, a folder or hub id; its tokens are the classes.
         revision: of a tokenizer of the hub.
-        known_at: the temperature at which the log-probabilities were taken. Of DistillKit's compressed captures it is 1.
-        k: how many of a position are stored, the largest; by default as many as every position has.
-        tail: "uniform": the others share what the entries leave of 1; "renormalised": the entries were scaled to sum to 1.
-        column: of axolotl, where the lists stand. aligned: what they are, see `foreign.axolotl`.
+        known_at: the temperature at which the log-probabilities were taken. DistillKit's compressed captures have 1.
+        k: how many entries per position are stored, the largest; by default as many as every position has.
+        tail: "uniform": the other classes share the rest of the mass; "renormalised": the entries were scaled to sum to 1.
+        column: for axolotl, the column of the lists. aligned: their alignment, see `foreign.axolotl`.
         broken: rows that break a rule: "error", or "skip" to leave them out and count them.
 
     Example:
@@ -100,20 +100,20 @@ def import_labels(
     about: About | None = None,
     watch: Watch = LOGGED,
 ) -> Translated:
-    """Make a store of a file of DistillKit's, axolotl's, vLLM's or SGLang's. docs/translate.md says what each holds.
+    """Make a store from a file of DistillKit, axolotl, vLLM or SGLang. docs/translate.md says what each holds.
 
-    The store holds the tokens too, as inputs, and labels that are known at one temperature alone (`encoding.known_at`).
+    The store also holds the tokens, as inputs. Its labels are known at only one temperature (`encoding.known_at`).
 
     Args:
-        path: a file, or a folder of such. store: where the store goes, the folder of one split. foreign: see `Foreign`.
-        split: what the rows are; by default by the store's folder. teacher, name: how teacher and transfer set are called.
-        precision: that the teacher ran in. layout: arrow keeps only the positions that each row has.
-        about: licences. watch: is told the report, and asked whether to stop.
+        path: a file, or a folder of files. store: the folder of one split to write. foreign: see `Foreign`.
+        split: the split's name; by default from the store's folder. teacher, name: names of the teacher and the transfer set.
+        precision: the teacher's arithmetic. layout: arrow keeps only the positions that each row has.
+        about: licences. watch: gets the report, and is asked whether to stop.
 
     Raises:
-        ConfigError: something is not said that the file leaves open. UserError: a file that is none.
+        ConfigError: something that the file does not say is missing. UserError: not such a file.
         ClassIdOverflow, LogitsError, AlignmentError: a row that breaks a rule, or lists that are off by one.
-        SpecMismatch: `store` was begun from other values. Interrupted: `watch` asked to stop. DiskFull, StorageError.
+        SpecMismatch: `store` was begun with other values. Interrupted: `watch` asked to stop. DiskFull, StorageError.
 
     Example:
         >>> told = Foreign(tokenizer="tokenizer", known_at=1.0)

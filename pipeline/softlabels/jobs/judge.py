@@ -74,23 +74,25 @@ def judge(
     missing: Missing = "error",
     watch: Watch = LOGGED,
 ) -> dict[str, Scores]:
-    """Scores on one split of a store: of a student with its weights, or of the stored teacher and its members.
+    """Scores of a student with its weights, or of the stored teacher and its members, on one split of a store.
 
     Args:
-        store: a folder of splits, or one of them; or a list of such, or a `Source`: see `train`.
-        student: whom to judge; None for the stored teacher, which needs no transfer set.
+        store: a folder of splits, or one of them; or a list of these, or a `Source`: see `train`.
+        student: the student to judge; None for the stored teacher, which needs no transfer set.
         split: the split's name.
-        training: which members of the teacher count, by which mean, and on which device; by default as `StudentTraining` says.
-        temperature: T of the second KL (the first is at 1), by default 4; where labels are not known there, the next to it
-            that is. Labels of kind values have neither.
+        training: the teacher's members that count, their mean, and the device; by default as `StudentTraining` says.
+        temperature: T of the second KL (the first is at 1), by default 4; if labels are not known there, the closest T at which
+            they are. Labels of kind values have neither.
         transfer_set, missing: see `train`.
-        watch: is told what is found.
+        watch: gets the messages.
 
     Returns:
-        Scores (`softlabels.student.metrics`) by name: "student"; or "teacher", of several members each and then "ensemble".
+        Scores (`softlabels.student.metrics`) by name: "student"; or "teacher"; for several members each of them, and then
+        "ensemble".
 
     Raises:
-        ConfigError, ClassMismatch, LogitsError: a store, transfer set or student that does not fit. DamagedStore: of the disk.
+        ConfigError, ClassMismatch, LogitsError: a store, transfer set or student that does not fit. DamagedStore: from the
+            disk.
 
     Example:
         >>> judge("stores/noise")["ensemble"]["errors"]  # a student: ModelConfig(..., weights="mlp.safetensors")

@@ -42,29 +42,29 @@ def label(
     shards: Shards = ALL,
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
-    """Run a teacher over the splits of a transfer set and store its logits, one store a split: STORE/train, ... .
+    """Run a teacher over the splits of a transfer set and store its logits, one store per split: STORE/train, ... .
 
-    The same call goes on where it was stopped, however it was stopped. When it is done, the teacher is not needed again.
-    Several workers that make the same call on one store share its shards (docs/scaling.md).
+    The same call resumes, however it was stopped. Afterwards the teacher is not needed again. Several workers that make the
+    same call on one store share its shards (docs/scaling.md).
 
     Args:
-        transfer_set: what it is; or its prepared rows, inputs (R, ...), of one split or of several.
-        teacher: models that take a batch of inputs (B, ...) and give logits (B, C), of rows of positions (B, P, C), of L tokens
-            (B, L - 1, V); or, of several targets, a mapping of such by name. Or one that a server holds (docs/served.md).
+        transfer_set: its description; or its prepared rows, inputs (R, ...), of one split or of several.
+        teacher: models that take a batch of inputs (B, ...) and give logits (B, C), for rows of positions (B, P, C), for L
+            tokens (B, L - 1, V); for several targets, a mapping of these by name. Or a model behind a server (docs/served.md).
         labels: how the stores are written: encoding, layout, cut.
         store: the folder for the stores; a new one, or one that the same call began.
-        shards: which of them this worker does; by default all that no other live worker is at.
-        watch: is told what is done, and asked whether to stop.
+        shards: which of them this worker computes; by default all that no other live worker has claimed.
+        watch: gets the messages, and is asked whether to stop.
 
     Returns:
         The manifest of each split's store: digest, fidelity, specification. Of a worker with shards of its own only those that
         are whole.
 
     Raises:
-        TeacherError, LogitsError, ClassMismatch: the teacher's outputs for a row depend on its batch, are no logits, or are of
+        TeacherError, LogitsError, ClassMismatch: the teacher's outputs for a row depend on its batch, are not logits, or are of
             other classes; nothing is written.
         SpecMismatch and its kinds, OtherLabels: the store was begun with other rows, weights or settings.
-        Interrupted: `watch` asked to stop; the same call goes on. DiskFull, StorageError: of the disk.
+        Interrupted: `watch` asked to stop; the same call resumes. DiskFull, StorageError: from the disk.
 
     Example:
         >>> made = label(states, teacher, LabelsConfig(inputs="embed"), "stores/states")
@@ -132,8 +132,8 @@ def label_shards(
     *,
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
-    """`label` for a worker of an engine that hands out the work: `{"train": [0, 3]}` are the shards that it does, but for those
-    that are written already. It minds no other worker; who writes the last shard of a split seals it.
+    """`label` for a worker of an engine that distributes the work: `{"train": [0, 3]}` are the shards that it computes, except
+    those that are written already. It ignores other workers; the one that writes the last shard of a split seals it.
 
     Example:
         >>> [*label_shards(states, teacher, LabelsConfig(), "stores/handed", {"train": [0], "test": [0]})]
@@ -143,8 +143,8 @@ def label_shards(
 
 
 def seal(store: Target, splits: Sequence[str] = (), *, watch: Watch = LOGGED) -> dict[str, Manifest]:
-    """Seal the stores of these splits (by default of all that were begun) below `store`, whose shards are all there; no teacher
-    is needed. Returns their manifests.
+    """Seal the stores of these splits (by default of all that were begun) below `store`, if all their shards are there; no
+    teacher is needed. Returns their manifests.
 
     Raises:
         UnsealedStore: shards of a split are missing; the others are sealed.

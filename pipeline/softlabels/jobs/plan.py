@@ -52,20 +52,21 @@ def plan(
 ) -> Plan:
     """What a pass of this teacher over this transfer set would take and give, from a pilot: see docs/plan.md.
 
-    ::
-
-        plan(rows, Ensemble.of([model]), LabelsConfig(), "stores/digits", student=mlp).verdict
-
     Args:
         transfer_set, teacher, labels, store: as of `label`; nothing is written to the store.
         student, training: whose gain is measured; None for none.
         rows: of each split that the pilot takes; by default 1% of them, 800 at least.
         seconds: most that the pilot's pass should take, and most that its students should; the first cuts `rows`.
         seed: which rows, chosen by their content keys, and which first weights.
-        watch: is told what is done, and asked whether to stop.
+        watch: gets the messages, and is asked whether to stop.
 
     Raises:
         as `label`, for what it would refuse; and as `train`, for a student that does not fit. Interrupted: nothing is kept.
+
+    Example:
+        >>> from softlabels.jobs.plan import plan
+        >>> plan(states, teacher, LabelsConfig(), "stores/planned", rows=20).verdict.partition(":")[0]  # no student, no gain
+        'go'
     """
     if rows is not None and rows < 1:
         raise ConfigError(f"rows is {rows}", remedy="give a number of rows, or leave it out")

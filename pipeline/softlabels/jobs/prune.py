@@ -57,21 +57,30 @@ def prune(
     begun: Callable[[RunFolder, Mapping[str, Any]], object] = lambda folder, recipe: None,
     watch: Watch = LOGGED,
 ) -> Run:
-    """Prune the students of `run` and judge them beside the whole ones.
+    """Prune the students of `run` and judge them beside the unpruned ones.
 
     Args:
         run: the folder of a finished run.
-        student, store, training, transfer_set, missing: those that it was made with, see `train`.
-        how: what is deleted, and how the rest is retrained.
+        student, store, training, transfer_set, missing: those of the run, see `train`.
+        how: what to delete, and how to retrain the rest.
         name: of the run. out: the new one's folder; by default runs/NAME-pruned-xxxxxxxx.
-        recipe: what its config.yaml says; by default these arguments.
-        begun: is given the folder and its recipe before the results are written.
-        watch: is told what is done, and asked whether to stop.
+        recipe: the content of its config.yaml; by default these arguments.
+        begun: called with the folder and its recipe before the results are written.
+        watch: gets the messages, and is asked whether to stop.
 
     Raises:
-        ConfigError: no trained students; a share that cannot be had; a loss without saliencies; no units to remove, or units of
-            what was pruned weight by weight.
+        ConfigError: no trained students; an impossible share; a loss without saliencies; no units to remove, or units of a
+            network that was pruned weight by weight.
         RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
+
+    Example:
+        >>> from softlabels.jobs.prune import prune
+        >>> from softlabels.student.pruning import Pruning
+        >>> mlp = ModelConfig("softlabels.models.MLP", {"inputs": 6, "hidden": [16], "classes": 5})
+        >>> how = StudentTraining(epochs=1, baseline=False, threads=1)
+        >>> whole = train(mlp, "stores/noise", how, name="whole")
+        >>> run = prune(whole.path, mlp, "stores/noise", how, Pruning(keep=0.5, rounds=1, saliency_rows=50))
+        >>> left, of = run.results["pruned"]["parameters"][""]
     """
     source = Source.of(store)
     setup, folder = _begin(

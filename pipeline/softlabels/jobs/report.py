@@ -47,6 +47,11 @@ def report(
         StorePathError, UnsealedStore: no sealed store. DamagedStore: a chunk is damaged.
         ConfigError, DamagedRun: no finished run, or files that are no run's; no hard labels for `label_errors`.
         MissingExtra: vl-convert is not installed. DiskFull, StorageError: the page cannot be written.
+
+    Example:
+        >>> from softlabels.jobs.report import report
+        >>> report("stores/noise", out="noise.html", split="test").name  # one file, without a server
+        'noise.html'
     """
     for each in (out, label_errors):
         if each is not None:

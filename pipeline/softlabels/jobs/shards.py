@@ -13,11 +13,11 @@ from softlabels.store.claims import LAPSE
 
 @dataclass(frozen=True, kw_only=True)
 class Shards:
-    """By default all that no other live worker is at, until none is left.
+    """The shards that a worker computes. By default all that no other live worker has claimed, until none is left.
 
     Attributes:
-        part: (i, n) with i from 1 to n, of n workers who do a part each: shard i, shard i + n, ..., counted through all splits.
-        named: shards by split. With either of them the worker minds no other worker and waits for none.
+        part: (i, n) with i from 1 to n, for n workers with a part each: shard i, shard i + n, ..., counted through all splits.
+        named: shards by split. With `part` or `named` the worker ignores other workers and waits for none.
         lapse: seconds after which another worker, whose claim has not changed, counts as dead.
 
     Example:
@@ -44,7 +44,9 @@ class Shards:
         return cls(part=(int(given[1]), int(given[2])), lapse=lapse)
 
     def own(self, sizes: Mapping[str, int]) -> dict[str, set[int]] | None:
-        """The worker's shards of each split, which have so many; None where none are its own. Raises `UserError`."""
+        """The worker's shards of each split, from the number of shards of each; None if it has no shards of its own. Raises
+        `UserError`.
+        """
         if self.part is not None:
             number, parts = self.part
             found = _parts(sizes, parts)
@@ -59,7 +61,7 @@ class Shards:
         return {split: named.get(split, set()) for split in sizes}
 
     def parts_of(self, sizes: Mapping[str, int], split: str, shards: Iterable[int]) -> list[str]:
-        """The parts, as i/n, that these shards of a split are of, where the worker does a part."""
+        """The parts, as i/n, that these shards of a split belong to, if the worker has a part."""
         if self.part is None:
             return []
         found = _parts(sizes, self.part[1])[split]

@@ -47,13 +47,13 @@ _ROOT_FILES = (CARD, *FOR_READERS)  # of a folder of stores
 def push(
     store: str | PathLike[str], address: Address, *, read_back: bool = True, watch: Watch = LOGGED
 ) -> dict[str, Manifest]:
-    """Push a sealed store, or a folder of them; what is there already is not sent again.
+    """Push a sealed store, or a folder of them; existing files are not sent again.
 
     Args:
-        store: where it lies on this machine.
-        address: where it goes, as docs/places.md says: an empty place, or the same store.
-        read_back: read what was sent and what was there, and compare it; else sizes are compared.
-        watch: who is told, and may stop it.
+        store: its folder on this machine.
+        address: the destination (docs/places.md): an empty place, or the same store.
+        read_back: read back and compare all files at the destination; otherwise only sizes are compared.
+        watch: gets the messages, and is asked whether to stop.
 
     Returns:
         The manifest of each split.
@@ -61,8 +61,8 @@ def push(
     Raises:
         StorePathError, SpecMismatch: the place holds something else. UnsealedStore: the store is unfinished.
         DamagedStore: it is damaged; the file was not sent.
-        StorageError: the place refused, also because credentials expired. Interrupted: asked to stop. Pushing again goes on.
-            On the Hub nothing is visible before the end.
+        StorageError: the place refused, for example because credentials expired. Interrupted: asked to stop. Push again to
+            resume. On the Hub nothing is visible before the end.
 
     Example:
         >>> push("stores/noise", "bucket/noise")["train"].digest == store.digest  # or s3://BUCKET/noise
@@ -117,25 +117,25 @@ def pull(
     signed_by: str | None = None,
     watch: Watch = LOGGED,
 ) -> dict[str, Manifest]:
-    """Pull a sealed store, or a folder of them, and verify every byte; what is there already is not fetched again.
+    """Pull a sealed store, or a folder of them, and verify every byte; existing files are not fetched again.
 
     Args:
-        address: where it lies, as docs/places.md says. store: where it goes.
+        address: the source (docs/places.md). store: the folder to write.
         split: one of several.
-        rows: of one split, such as "0:1000,1500": a store of these alone, whose parent is the one that is there. Only their
-            chunks are fetched, and all content keys.
-        digest: what the store's digest must be; else nothing is fetched.
-        signed_by: who must have signed each split, as `open_store` says; else nothing of it is fetched.
-        watch: who is told, and may stop it.
+        rows: rows of one split, such as "0:1000,1500": makes a store of only these, with the source as its parent. Only their
+            chunks and all content keys are fetched.
+        digest: the digest that the store must have; otherwise nothing is fetched.
+        signed_by: who must have signed each split, as for `open_store`; otherwise nothing of it is fetched.
+        watch: gets the messages, and is asked whether to stop.
 
     Returns:
         The manifest of each split.
 
     Raises:
-        StorePathError, UnsealedStore: no store is there, or one that is not pushed to its end.
+        StorePathError, UnsealedStore: no store is there, or one whose push has not finished.
         SpecMismatch: it has another digest, or `store` holds something else. NotSigned: that key has not signed it.
-        DamagedStore: what is there is not what was sealed.
-        StorageError: the place refused. Interrupted: asked to stop. Pulling again goes on.
+        DamagedStore: the source is not as it was sealed.
+        StorageError: the place refused. Interrupted: asked to stop. Pull again to resume.
 
     Example:
         >>> pushed = push("stores/noise", "bucket/theirs")

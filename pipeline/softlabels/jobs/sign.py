@@ -13,11 +13,11 @@ from softlabels.system.places import Target, folder_of
 def sign(store: Target, key: str, *, watch: Watch = LOGGED) -> dict[str, str]:
     """Sign the manifest of a sealed store, or of each split of a folder.
 
-    Signatures of other keys stay. A key that signed a store signs it once.
+    Signatures of other keys stay. A key signs a store only once.
 
     Args:
-        store: where it lies. key: the file of a private key, Ed25519 or ECDSA P-256; the passphrase of an encrypted one stands
-            in $SOFTLABELS_KEY_PASSPHRASE. watch: is told what is signed.
+        store: its folder or address. key: the file of a private key, Ed25519 or ECDSA P-256; the passphrase of an encrypted one
+            is read from $SOFTLABELS_KEY_PASSPHRASE. watch: gets the messages.
 
     Returns:
         The digest of each split.

@@ -66,7 +66,7 @@ def store_outputs(path: Target, spec: Spec, whole: Whole, *, about: About, where
         path: the store, the folder of one split. spec: what it will hold, of encodings that keep all outputs.
         about: the source's words; the digest of the values is added.
         where: where the outputs come from, for messages.
-        watch: is told what there is to say of the rows, and asked before each shard whether to stop.
+        watch: gets the findings on the rows, and is asked before each shard whether to stop.
 
     Raises:
         ContradictingOutputs, OtherClassOrder: see `softlabels.checks`; nothing is written. Others as `StoreWriter` raises them.

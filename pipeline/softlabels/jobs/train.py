@@ -78,26 +78,26 @@ def train(
 ) -> Run:
     """Train students from the stores of a transfer set's splits, distilled and with hard labels only, and judge them once.
 
-    The same call goes on where one was stopped, and reads the results of a run that is finished.
+    The same call resumes a stopped run, and reads the results of a finished one.
 
     Args:
-        student: the class of the students, which gives one logit a class (or number a value): (B, C), of rows of positions
-            (B, P, C); of several targets a mapping of such by name.
-        store: a folder of splits with a split train, or that split; or a list of such, of different teachers over the same
-            rows, read as one ensemble as `merge` would write it; or a `Source`, which says how, and whom they must be of.
-        training: how they are trained, and which; by default as `StudentTraining` says.
-        transfer_set: where the students' inputs come from; a store that embeds its inputs needs none.
+        student: the class of the students. It gives one logit per class (or number per value): (B, C), for rows of positions
+            (B, P, C); for several targets a mapping of these by name.
+        store: a folder of splits with a split train, or that split; or a list of these, from different teachers over the same
+            rows, read as one ensemble as `merge` would write it; or a `Source`, with options and pins.
+        training: which students, and how they are trained; by default as `StudentTraining` says.
+        transfer_set: the source of the students' inputs; not needed for a store that embeds its inputs.
         missing: rows that the store, or one of several, does not label: "error", or "skip" to leave them out with a warning.
-        name: of the run. out: its folder; by default runs/NAME-xxxxxxxx, another one for other settings.
-        recipe: what its config.yaml says, which repeats the run; by default these arguments.
-        begun: is given the folder once all that may be wrong was asked, before anything is trained.
-        watch: is told what is done, and asked whether to stop.
-        ranks: the processes that make this call together (`softlabels.student.distributed.ranks_here`). Rank 0 writes, is told,
-            judges and gets the results; on the others they are empty.
+        name: of the run. out: its folder; by default runs/NAME-xxxxxxxx, different for different settings.
+        recipe: the content of its config.yaml, which repeats the run; by default these arguments.
+        begun: called with the folder after all checks, before anything is trained.
+        watch: gets the messages, and is asked whether to stop.
+        ranks: the processes that make this call together (`softlabels.student.distributed.ranks_here`). Rank 0 writes, gets the
+            messages, judges and returns the results; the others return empty ones.
 
     Raises:
         ConfigError, ClassMismatch, LogitsError, UnlabelledRows: settings, student and stores that do not fit together.
-        SpecMismatch, NotSigned: splits that are not those that are pinned.
+            SpecMismatch, NotSigned: splits that are not the pinned ones.
         RunExists: `out` holds another run. Interrupted: `watch` asked to stop. DiskFull, StorageError, DamagedStore.
 
     Example:
@@ -242,10 +242,10 @@ def _say_of_rows(splits: Mapping[str, Split], batches: Loader, watch: Watch) -> 
 
 
 def say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> None:
-    """Say it where labels do not stand in the store as the rows do in the transfer set, which makes reading slow."""
+    """Say so if the store has its rows in another order than the transfer set, which makes reading slow."""
     for one, each in store.scattered() if isinstance(store, Joined) else ():
         watch.say(
-            f"the rows of {one.path} stand in quite another order than those of the first store: every epoch reads about "
+            f"the rows of {one.path} are in a very different order from those of the first store: every epoch reads about "
             f"{each:.1f} times its labels; to read them once, make one store of all (`softlabels merge`)"
         )
     times = batches.times_read()
@@ -259,7 +259,7 @@ def say_how_labels_are_read(batches: Loader, store: Store, watch: Watch) -> None
         )
     else:
         watch.say(
-            f"the rows of {store.path} stand in another order than those of the transfer set: {often} label the transfer set "
+            f"the rows of {store.path} are in a different order from those of the transfer set: {often} label the transfer set "
             "as it is ordered now"
         )
 

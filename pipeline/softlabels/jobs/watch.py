@@ -17,14 +17,22 @@ _INTERVAL = 60.0  # seconds between two lines on the time that is left
 
 @dataclass(frozen=True)
 class Watch:
-    """Who watches a job.
+    """The receiver of a job's messages, which can also stop it.
 
     Attributes:
-        say: is given lines on what is done; by default the log "softlabels", at level INFO.
-        warn: is given lines on what may be wrong; by default the same log, at level WARNING.
-        should_stop: is asked at each batch; when true, the job saves what it has and raises `Interrupted`. The same call goes
-            on from there.
-        tracker: makes one that is told the curves of a student, for each student, beside TensorBoard (docs/training.md).
+        say: called with lines on what is done; by default the log "softlabels", at level INFO.
+        warn: called with lines on what may be wrong; by default the same log, at level WARNING.
+        should_stop: called at each batch; when true, the job saves what it has and raises `Interrupted`. The same call resumes.
+        tracker: makes a tracker for the curves of each student, beside TensorBoard (docs/training.md).
+
+    Example:
+        >>> from softlabels.errors import Interrupted
+        >>> from softlabels.jobs.watch import Watch
+        >>> watch = Watch(say=print, should_stop=lambda: True)
+        >>> try:
+        ...     label(states, teacher, LabelsConfig(), "stores/watched", watch=watch)
+        ... except Interrupted:
+        ...     made = label(states, teacher, LabelsConfig(), "stores/watched")  # goes on from there
     """
 
     say: Callable[[str], object] = _log.info

@@ -52,32 +52,32 @@ def write_store(
 ) -> Store:  # fmt: skip
     """Make a sealed store of a teacher's outputs, and open it.
 
-    The same call goes on where one was interrupted, and leaves a finished store as it is. What there is to say of the rows
-    (docs/checks.md) is logged as a warning.
+    The same call resumes an interrupted one, and leaves a finished store as it is. Findings on the rows (docs/checks.md) are
+    logged as warnings.
 
     Args:
-        path: the folder of one split, or its address (docs/places.md). The folder above it gives the transfer set its name.
-        logits: (R, M, C), or (R, C) of one model, float16 to float64; -inf for an impossible class. With positions (R, P, M, C)
-            or (R, P, C), or a list of R arrays of different length, which layout "arrow" keeps so. Of several targets a mapping
-            by name.
-        inputs: (R, ...) integers or floats that students are given; the store keeps them, for `EmbeddedRows`.
-        keys: (R, 16) uint8, which row is which; `array_keys(inputs)` by default. Alone where students bring their own inputs.
-        labels: (R,) whole numbers, -1 or NaN for none, or names of `classes`; of sigmoid (R, C) 0 or 1, of values (R, C), NaN
-            for none; a row and position each where there are positions, and a mapping where there are targets by name.
-        mask: (R, P), 1 where a position counts; all by default. positions: P, of ragged rows the most.
-        kind: softmax, sigmoid or values; by name where they differ.
+        path: the folder of one split, or its address (docs/places.md). The folder above it names the transfer set.
+        logits: (R, M, C), or (R, C) for one model, float16 to float64; -inf for an impossible class. With positions (R, P, M,
+            C) or (R, P, C), or a list of R arrays of different length (layout "arrow" keeps the lengths). For several targets a
+            mapping by name.
+        inputs: (R, ...) integers or floats, the students' inputs; the store keeps them, for `EmbeddedRows`.
+        keys: (R, 16) uint8, content keys; `array_keys(inputs)` by default. Without `inputs`, students bring their own.
+        labels: (R,) integers, -1 or NaN for none, or names of `classes`; for sigmoid (R, C) 0 or 1, for values (R, C), NaN for
+            none. With positions, one per row and position; with named targets, a mapping.
+        mask: (R, P), 1 where a position counts; all by default. positions: P, for ragged rows the largest.
+        kind: softmax, sigmoid or values; by name if they differ.
         layout, compression: "zarr" or "arrow"; None or "zstd" (zarr only).
         rows_per_shard: the unit of commit, a multiple of 16; chosen by default.
         classes: C names in order.
-        teacher: its name, of members that count alike; or who they are, their weights and the precision of their arithmetic.
-        split: by default the folder's name, where that is train, test or the like.
-        are_logits: they are, even where they look like probabilities, which are refused else.
+        teacher: its name, for members of equal weight; or its members, their weights and the precision of their arithmetic.
+        split: by default the folder's name, if that is train, test or the like.
+        are_logits: they are logits even if they look like probabilities, which are otherwise refused.
 
     Raises:
-        UserError: what does not fit together; neither inputs nor keys. ConfigError: nobody says the split.
-        LogitsError: probabilities, NaN, +inf, no possible class. LabelError: a label that is no class.
-        ContradictingOutputs, OtherClassOrder: rows of one key with other outputs, classes in another order than the labels.
-        SpecMismatch: the folder holds a store of other rows, outputs or settings. DiskFull, StorageError: call again.
+        UserError: arguments that do not fit together; neither inputs nor keys. ConfigError: the split is unknown.
+        LogitsError: probabilities, NaN, +inf, no possible class. LabelError: a label outside the classes.
+        ContradictingOutputs, OtherClassOrder: different outputs for one key; classes numbered unlike the labels.
+        SpecMismatch: the folder holds a store of other rows, outputs or settings. DiskFull, StorageError: call again to resume.
 
     Example:
         >>> store = write_store("stores/mine/train", logits, inputs=inputs, labels=labels)

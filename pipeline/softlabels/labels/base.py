@@ -21,7 +21,7 @@ from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import ArrayLike, NDArray
 
 from softlabels.errors import ConfigError
-from softlabels.labels.asked import Gap, Summary
+from softlabels.labels.asked import Gap, KeptProbabilities, Summary
 from softlabels.labels.ensemble import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
@@ -48,6 +48,9 @@ Columns = Mapping[str, NDArray[Any]]  # arrays of one length, by the column's na
 ColumnShape = tuple[str, str, tuple[int, ...], tuple[str, ...]]  # name, dtype, shape of a row, names of its axes
 Encoded = tuple[dict[str, NDArray[Any]], Lost]  # columns, and what they lost
 BLOCK_BYTES = 1 << 28
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Basis = NDArray[np.float16] | None
 Rule = tuple[object, str]  # whether it is broken, and how
 Misfit = tuple[object, str, str]  # the same, and what to do
 
@@ -62,13 +65,11 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             in format 3. Where it is not set they are known at any, or as the kind says.
 
     Class attributes:
-        target: what is kept.
-        reduces: what `reduce` may be.
+        target: what is kept. reduces: what `reduce` may be.
         first_format: the first version of the store's format that has this kind.
         keeps_all: every class's logit is kept, so that the teacher's `outputs` are known.
         read_hint: in a line, how the columns are read, for those who find them without us.
-        how: the same for the card, of its lines of code.
-        off: what is said of the `p` of a `Gap`.
+        how: the same for the card, of its lines of code. off: what is said of the `p` of a `Gap`.
     """
 
     reduce: Reduce = "none"
@@ -285,9 +286,8 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             )
 
     def log_probs(
-        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
-        weights: ArrayLike,
-    ) -> NDArray[np.float64]:  # fmt: skip
+        self, columns: Columns, classes: int, basis: Basis, *, temperature: float, mean: str, weights: ArrayLike
+    ) -> Floats:
         """The log-probabilities (..., C) of an ensemble with `weights` (M,) in float64 numpy, of columns (..., M, ...).
 
         Raises:
@@ -302,9 +302,8 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         return log_probs(self.member_logits(columns, classes, basis, inner), outer, mean, weights)
 
     def largest_log_probs(
-        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
-        weights: ArrayLike, k: int,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:  # fmt: skip
+        self, columns: Columns, classes: int, basis: Basis, *, temperature: float, mean: str, weights: ArrayLike, k: int
+    ) -> tuple[Ints, Floats]:
         """Ids and log-probabilities (n, k) of the `k` most probable classes of columns (n, M, ...), the most probable first."""
         log_p = self.log_probs(columns, classes, basis, temperature=temperature, mean=mean, weights=weights)
         ids = np.argpartition(-log_p, k - 1, axis=-1)[:, :k].astype(np.int64)
@@ -313,20 +312,27 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         return np.take_along_axis(ids, order, axis=-1), np.take_along_axis(found, order, axis=-1)
 
     def summary(
-        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperatures: Sequence[float],
-        ids: NDArray[np.int64], others: Sequence[NDArray[np.floating]] = (),
-    ) -> Summary | None:  # fmt: skip
-        """What is asked of columns (N, 1, ...) of one member without all its distributions; None where these are as good.
-
-        Args:
-            temperatures: (J,). ids: (N, k) classes, -1 for none. others: logits (N, C) of each of S others, all finite.
+        self, columns: Columns, classes: int, basis: Basis, *, weights: Floats, temperatures: Sequence[float], ids: Ints,
+        others: Sequence[NDArray[np.floating]] = (),
+    ) -> Summary:  # fmt: skip
+        """What is asked of a softmax's columns (N, M, ...) at temperatures (J,), without all its distributions: of members with
+        `weights` that sum to 1, of classes `ids` (N, k), -1 for none, and against others' finite logits (N, C).
         """
+        raise NotImplementedError(self.kind)
+
+    def summary_numbers(self, classes: int, members: int) -> int:
+        """How many numbers a `summary` computes of a position at a temperature."""
+        return classes * members
+
+    def kept_probabilities(
+        self, columns: Columns, classes: int, weights: Floats, *, temperature: float, labels: Ints | None = None
+    ) -> KeptProbabilities | None:
+        """Mean probabilities of classes that columns (n, M, ...) keep, hard labels (n,) first; None where every class is."""
         return None
 
     def probabilities(
-        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
-        weights: ArrayLike,
-    ) -> NDArray[np.float64]:  # fmt: skip
+        self, columns: Columns, classes: int, basis: Basis, *, temperature: float, mean: str, weights: ArrayLike
+    ) -> Floats:
         """The probabilities (..., C) of the same: of a softmax over the classes, of a sigmoid each class's own."""
         found = self.log_probs(columns, classes, basis, temperature=temperature, mean=mean, weights=weights)
         return np.asarray(np.exp(found))
@@ -337,9 +343,7 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         raise NotImplementedError(self.kind)
 
     @abstractmethod
-    def member_logits(
-        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, temperature: float
-    ) -> NDArray[np.float64]:
+    def member_logits(self, columns: Columns, classes: int, basis: Basis, temperature: float) -> Floats:
         """Numbers (..., M, C) float64 whose softmax, or sigmoid, is each member's at a temperature: the reference."""
 
     @abstractmethod
@@ -348,10 +352,8 @@ class EncodingBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
     # What is asked of stored labels.
 
-    def largest(self, columns: Columns, classes: int, weights: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The class (n,) of the largest mean probability of rows (n, M, ...), of members with `weights` that sum to 1; of
-        softmax targets.
-        """
+    def largest(self, columns: Columns, classes: int, weights: Floats) -> Ints:
+        """The class (n,) of the largest mean probability of a softmax's rows (n, M, ...), with `weights` that sum to 1."""
         raise NotImplementedError(self.kind)
 
     @abstractmethod

@@ -9,7 +9,7 @@ R rows or positions (any number of leading axes), M members, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,8 +17,8 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import NDArray
 
-from softlabels.labels.asked import Gap
-from softlabels.labels.base import Columns, ColumnShape, Encoded, EncodingBase
+from softlabels.labels.asked import Gap, Summary
+from softlabels.labels.base import Basis, Columns, ColumnShape, Encoded, EncodingBase, Floats, Ints
 from softlabels.labels.compare import dense_gap
 from softlabels.labels.ensemble import largest_class
 from softlabels.labels.one_column import column_code
@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 
 
 class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
-    """Every class's logit: columns `logits` float16 (M, C) and `shift` float32 (M,)."""
+    """Every class's logit: columns `logits` float16 (M, C) and `shift` float32 (M,).
+
+    Example:
+        >>> from softlabels.labels.encoding import DenseEncoding
+        >>> store.encoding == DenseEncoding(inputs="embed")
+        True
+    """
 
     first_format: ClassVar[int] = 1
     keeps_all: ClassVar[bool] = True
@@ -58,7 +64,7 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
             require(np.isfinite(values), "is NaN or infinite", first_row)
 
     def decoding(self) -> dict[str, Any]:
-        """Nothing, as in format 1, but of foreign probabilities."""
+        """Nothing, as in format 1, except for foreign probabilities."""
         return {} if self.known_at is UNSET else {"known_at": self.known_at}
 
     def encoder(self, classes: int, basis: TailBasis | None, labels: Tensor | None) -> Callable[[Block], Encoded]:
@@ -81,6 +87,14 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
         if logits.shape[1] == 1:  # the largest is 0: found as an integer in a tenth of the time
             return np.asarray((logits[:, 0].view(np.uint16) << 1 == 0).argmax(axis=-1), np.int64)
         return largest_class(logits, weights)
+
+    def summary(
+        self, columns: Columns, classes: int, basis: Basis, *, weights: Floats, temperatures: Sequence[float], ids: Ints,
+        others: Sequence[NDArray[np.floating]] = (),
+    ) -> Summary:  # fmt: skip
+        from softlabels.labels.dense_summary import dense_summary
+
+        return dense_summary(columns["logits"], weights=weights, temperatures=temperatures, ids=ids, others=others)
 
     def gaps(self, one: Columns, other: Columns, classes: int) -> list[Gap]:
         return [dense_gap(one, other)]

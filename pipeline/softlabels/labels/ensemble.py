@@ -131,6 +131,11 @@ def log_probs(
 
     Raises:
         NoPossibleClass: the geometric mean of members that have no possible class in common.
+
+    Example:
+        >>> from softlabels.labels.ensemble import log_probs
+        >>> np.exp(log_probs([[2.0, 0.0], [0.0, 0.0]], temperature=1.0)).round(2).tolist()  # two members
+        [0.69, 0.31]
     """
     check_temperature(temperature)
     check_mean(mean)

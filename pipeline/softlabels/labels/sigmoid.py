@@ -33,7 +33,14 @@ if TYPE_CHECKING:
 
 
 class SigmoidEncoding(OneColumn, frozen=True, kw_only=True, tag="sigmoid"):
-    """Every class's logit: column `logits` (M, C). `dtype`: of what is stored."""
+    """Every class's logit: column `logits` (M, C). `dtype`: that of the stored column.
+
+    Example:
+        >>> from softlabels.labels.encoding import SigmoidEncoding
+        >>> flags = store_spec(teacher="mine", name="tags", keys=array_keys(inputs), classes=3, encoding=SigmoidEncoding())
+        >>> flags.encoding.target
+        'sigmoid'
+    """
 
     dtype: Literal["float16", "float32"] = "float16"
 

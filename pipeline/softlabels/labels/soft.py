@@ -24,12 +24,12 @@ class SoftLabels:
     """Teacher outputs for a batch, as stored.
 
     Attributes:
-        members: what is stored of each member; `EncodingBase.members` makes it of columns.
+        members: the stored columns of each member, as `EncodingBase.members` makes them.
         weights: (M,) float32, the members' weights, summing to 1.
-        reduce: "none", or "geometric" where the one stored member is the members' mean logits, "arithmetic" where it is their
-            mean values.
-        known_at: the one temperature at which they are known, None for any.
-        near_1: the temperature next to 1 at which they are known.
+        reduce: "none"; "geometric" if the one stored member is the members' mean logits, "arithmetic" if it is their mean
+            values.
+        known_at: the only temperature at which they are known, None for any.
+        near_1: the temperature closest to 1 at which they are known.
 
     Example:
         >>> soft = next(Loader(EmbeddedRows(store), store, batch_size=50, seed=0).epoch(0)).soft
@@ -63,12 +63,12 @@ class SoftLabels:
 
     @property
     def target(self) -> Target:
-        """The kind of what the teacher said."""
+        """The kind of the target."""
         return self.members.target
 
     @property
     def tail(self) -> str | None:
-        """What is known of the tail's shape; None for dense labels, which have no tail."""
+        """How the tail's shape is stored; None for dense labels, which have no tail."""
         return self.members.tail
 
     def __getitem__(self, index: slice | Tensor) -> SoftLabels:
@@ -86,15 +86,15 @@ class SoftLabels:
     def log_probs(self, temperature: float, mean: str = "arithmetic", labels: Tensor | None = None) -> Tensor:
         """Log-probabilities (N, C) float32 of the ensemble at `temperature`; -inf for classes of probability 0.
 
-        `mean` is "arithmetic", "geometric" or "tempered", defined in `softlabels.labels.ensemble`, of the members' full
-        distributions.
+        `mean` is "arithmetic", "geometric" or "tempered" over the members' full distributions, defined in
+        `softlabels.labels.ensemble`.
 
-        `labels` (N,), -1 for none, are for losses that set a position's label apart from the other classes: where labels are
-        sparse and know the label's logit, its own probability is exact in each member, and the tail's other classes share
-        what it leaves of the tail's mass.
+        `labels` (N,), -1 for none, are for losses that treat a position's label separately. With sparse labels that store the
+        label's logit, its own probability is then exact in each member, and the tail's other classes share the rest of the
+        tail's mass.
 
         Raises:
-            ConfigError: temperature <= 0 or not finite, lower than the labels' tails are known for, or no such mean.
+            ConfigError: a temperature that is <= 0, not finite, or lower than the labels' tails are known for; no such mean.
             MeanUnavailable: a mean that the labels cannot give.
             NoPossibleClass: the geometric mean of members that have no possible class in common.
         """
@@ -105,22 +105,22 @@ class SoftLabels:
         return self.members.averaged(self.weights, temperature, mean, labels)
 
     def logits(self, temperature: float, mean: str = "arithmetic") -> Tensor:
-        """Of a sigmoid target: numbers (N, C) float32 whose sigmoid is the ensemble's probability of each class at
-        `temperature`, to all digits however near to 0 or 1 it is; -inf and +inf where it is that.
+        """For a sigmoid target: numbers (N, C) float32 whose sigmoid is the ensemble's probability of each class at
+        `temperature`. They are exact for probabilities very close to 0 or 1; -inf and +inf stand for 0 and 1.
 
         `mean` is "arithmetic", "geometric" or "tempered", defined in `softlabels.labels.bernoulli`.
 
         Raises:
-            ConfigError: an impossible temperature, no such mean, or no sigmoid target.
+            ConfigError: an impossible temperature, no such mean, or another kind of target.
             MeanUnavailable: a mean that the labels cannot give.
-            NoPossibleClass: the geometric mean of members one of which gives a class probability 0 and another 1.
+            NoPossibleClass: the geometric mean, if one member gives a class probability 0 and another 1.
         """
         require_target(self.target, "logits of one class each", "sigmoid")
         mean = self._check(temperature, mean, None, 1)
         return self.members.averaged_logits(self.weights, temperature, mean)
 
     def values(self) -> Tensor:
-        """Of a values target: the members' weighted mean (N, D) float32. Raises `ConfigError` of other targets."""
+        """For a values target: the members' weighted mean (N, D) float32. Raises `ConfigError` for other targets."""
         require_target(self.target, "values", "values")
         return self.members.mean_values(self.weights)
 
@@ -136,8 +136,8 @@ class SoftLabels:
         return "arithmetic"  # the same of one member, and at T = 1
 
     def stored(self, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Of sparse labels of one member: ids (N, K) int64 and log-probabilities (N, K) of the stored classes, and the
-        log mass (N,) of the tail, float32. Raises `ConfigError` at a temperature at which they are not known.
+        """For sparse labels of one member: ids (N, K) int64 and log-probabilities (N, K) of the stored classes, and the log
+        mass (N,) of the tail, float32. Raises `ConfigError` at a temperature at which they are not known.
         """
         assert self.stored_members == 1
         check_known(temperature, self.known_at)
@@ -148,9 +148,9 @@ class SoftLabels:
         """The same labels with each member's logits standardised, see `softlabels.labels.standardise`.
 
         Raises:
-            MeanUnavailable: only the members' mean logits are stored, from which no member can be standardised; or only
-                the largest logits are, whose mean and deviation are not those of all.
-            ConfigError: as of `mean_logits`.
+            MeanUnavailable: only the members' mean logits are stored, or only the largest logits: members cannot be
+                standardised from these.
+            ConfigError: as for `mean_logits`.
         """
         self._require_logits("logits to standardise")
         if self.reduce != "none":
@@ -162,12 +162,12 @@ class SoftLabels:
         return replace(self, members=self.members.standardised())
 
     def mean_logits(self, *, shifted: bool = True) -> Tensor:
-        """The members' weighted mean of z, (N, C) float32; -inf where a member of weight > 0 says -inf. Not `shifted`, that of
-        z - max(z): the same but for a constant a position, and without its rounding.
+        """The members' weighted mean of z, (N, C) float32; -inf where a member of weight > 0 has -inf. With `shifted=False`,
+        the mean of z - max(z): the same except for a constant per position, and without its rounding.
 
         Raises:
             MeanUnavailable: only the largest logits are stored.
-            ConfigError: no softmax target, or labels that are known at one temperature alone.
+            ConfigError: not a softmax target, or labels that are known at only one temperature.
         """
         self._require_logits("mean logits")
         return self.members.mean_logits(self.weights, shifted=shifted)

@@ -40,6 +40,11 @@ def find_basis(logits: Iterable[Tensor], rank: int) -> NDArray[np.float16]:
     Raises:
         LogitsError: a position with NaN, +inf, or nothing but -inf.
         ConfigError: the sample has fewer distributions or classes than `rank`, or none.
+
+    Example:
+        >>> from softlabels.labels.tail_basis import find_basis
+        >>> find_basis([torch.from_numpy(logits)], rank=2).shape
+        (3, 5)
     """
     blocks = [
         block_of(block, None, None, "row {} of a sampled block".format).below.flatten(0, 1).half() for block in logits

@@ -16,8 +16,8 @@ import numpy as np
 from msgspec import UNSET
 from numpy.typing import ArrayLike, NDArray
 
-from softlabels.labels.asked import Gap, Summary
-from softlabels.labels.base import Columns, Encoded
+from softlabels.labels.asked import Gap, KeptProbabilities, Summary
+from softlabels.labels.base import Basis, Columns, Encoded, Floats, Ints
 from softlabels.labels.class_ids import PAGE, narrow, pages, widen
 from softlabels.labels.compare import topk_gap
 from softlabels.labels.fidelity import MASS_OFF, Fidelity
@@ -35,7 +35,16 @@ if TYPE_CHECKING:
 
 
 class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
-    """See `TopkFields`."""
+    """See `TopkFields`.
+
+    Example:
+        >>> from softlabels.labels.encoding import TopkEncoding
+        >>> few = store_spec(
+        ...     teacher="mine", name="noise", keys=array_keys(inputs), classes=5, encoding=TopkEncoding(k=2, tail="uniform")
+        ... )
+        >>> few.encoding.k, few.encoding.tail
+        (2, 'uniform')
+    """
 
     first_format: ClassVar[int] = 2
     keeps_all: ClassVar[bool] = False
@@ -78,8 +87,8 @@ class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
         check_beta(self, temperature)
 
     def bounded(self) -> Self:
-        """See `EncodingBase.bounded`. Where the mass of the tail is known at one temperature T alone (`one_temperature`), the
-        straight line from it to beta = 0 lies above g, which is convex: above T the tail has at most the mass that follows.
+        """See `EncodingBase.bounded`. If the mass of the tail is known at only one temperature T (`one_temperature`), the
+        straight line from it to beta = 0 lies above g, which is convex. So above T the tail has at most the mass of that line.
         """
         if self.known_at is not UNSET and self.tail != "renormalised" and self.nodes == 2:
             return msgspec.structs.replace(self, known_at=UNSET)
@@ -97,7 +106,7 @@ class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
         self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperature: float, mean: str,
         weights: ArrayLike, k: int,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:  # fmt: skip
-        """See `EncodingBase.largest_log_probs`; of one member without a look at the classes of its tail."""
+        """See `EncodingBase.largest_log_probs`; for one member the classes of its tail are not read."""
         if columns["top_logit"].shape[1] != 1 or k > self.k:
             return super().largest_log_probs(
                 columns, classes, basis, temperature=temperature, mean=mean, weights=weights, k=k
@@ -109,14 +118,26 @@ class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
         return np.take_along_axis(ids, order, axis=-1), np.take_along_axis(log_p, order, axis=-1)
 
     def summary(
-        self, columns: Columns, classes: int, basis: NDArray[np.float16] | None, *, temperatures: Sequence[float],
-        ids: NDArray[np.int64], others: Sequence[NDArray[np.floating]] = (),
-    ) -> Summary | None:  # fmt: skip
-        if columns["top_logit"].shape[1] != 1:
-            return None
+        self, columns: Columns, classes: int, basis: Basis, *, weights: Floats, temperatures: Sequence[float], ids: Ints,
+        others: Sequence[NDArray[np.floating]] = (),
+    ) -> Summary:  # fmt: skip
         from softlabels.labels.topk_summary import topk_summary
 
-        return topk_summary(columns, self, classes, basis, temperatures=temperatures, ids=ids, others=others)
+        return topk_summary(
+            columns, self, classes, basis, weights=weights, temperatures=temperatures, ids=ids, others=others
+        )
+
+    def summary_numbers(self, classes: int, members: int) -> int:
+        return members * (
+            classes if self.has_shapes(classes) else 16 * self.k
+        )  # each of which is sorted and looked for
+
+    def kept_probabilities(
+        self, columns: Columns, classes: int, weights: Floats, *, temperature: float, labels: Ints | None = None
+    ) -> KeptProbabilities:
+        from softlabels.labels.topk_kept import kept_probabilities
+
+        return kept_probabilities(columns, self, classes, weights, temperature, labels)
 
     def members(self, columns: Mapping[str, Tensor], classes: int, basis: Tensor | None = None) -> TopkMembers:
         from softlabels.labels.topk_soft import TopkMembers

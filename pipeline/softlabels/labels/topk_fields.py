@@ -78,6 +78,10 @@ class TopkFields(EncodingBase, frozen=True, kw_only=True):
     def basis_rank(self) -> int | None:
         return self.rank if self.tail in ("lowrank", "prior") else None
 
+    def has_shapes(self, classes: int) -> bool:
+        """Whether the classes of a tail differ."""
+        return self.basis_rank is not None and self.k < classes
+
     def tail_of(self, classes: int) -> Tail | None:
         return self.tail if self.k < classes else None
 

@@ -31,7 +31,14 @@ if TYPE_CHECKING:
 
 
 class ValuesEncoding(OneColumn, frozen=True, kw_only=True, tag="values"):
-    """Every value: column `values` (M, D)."""
+    """Every value: column `values` (M, D).
+
+    Example:
+        >>> from softlabels.labels.encoding import ValuesEncoding
+        >>> boxes = store_spec(teacher="mine", name="boxes", keys=array_keys(inputs), classes=4, encoding=ValuesEncoding())
+        >>> boxes.encoding.dtype
+        'float32'
+    """
 
     target: ClassVar[Target] = "values"
     reduces: ClassVar[tuple[Reduce, ...]] = ("none", "arithmetic")

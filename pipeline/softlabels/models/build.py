@@ -23,6 +23,12 @@ def build_model(config: ModelConfig) -> nn.Module:
     Raises:
         ConfigError: the class cannot be found, refuses its arguments, or is no `torch.nn.Module`.
         WeightsError: the weights do not fit.
+
+    Example:
+        >>> from softlabels.models import build_model
+        >>> mlp = build_model(ModelConfig("softlabels.models.MLP", {"inputs": 6, "hidden": [16], "classes": 5}))
+        >>> mlp(torch.zeros(2, 6)).shape
+        torch.Size([2, 5])
     """
     return ready(made(config), config)
 

@@ -38,6 +38,12 @@ class CausalLM(HuggingFaceModel):
 
     Raises:
         MissingExtra, ConfigError, WeightsError: as every model of `softlabels.models.hf`.
+
+    Example:
+        >>> from softlabels.models import CausalLM
+        >>> small = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8, "vocab_size": 20}
+        >>> CausalLM(config=small)(torch.ones(1, 2, 8, dtype=torch.int32)).shape  # token ids and document numbers
+        torch.Size([1, 7, 20])
     """
 
     _auto = "AutoModelForCausalLM"

@@ -22,6 +22,11 @@ class ConvNet(nn.Module):
         classes: C.
         dropout: probability before the linear layer.
         image_channels: K.
+
+    Example:
+        >>> from softlabels.models import ConvNet
+        >>> ConvNet(channels=[8, 16], classes=10)(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, channels: Sequence[int], classes: int, dropout: float = 0.0, image_channels: int = 1) -> None:
@@ -48,9 +53,12 @@ class ConvNet(nn.Module):
         check_dtype(images, expected=self.head.weight.dtype, model="ConvNet")
         images_BKHW = images.unsqueeze(1) if images.ndim == 3 else images
         if images_BKHW.ndim != 4 or images_BKHW.shape[1] != self.image_channels:
+            first = (
+                f"write image_channels: {images_BKHW.shape[1]} in its init_args, or " if images_BKHW.ndim == 4 else ""
+            )
             raise ConfigError(
                 f"this ConvNet takes images (B, {self.image_channels}, H, W), a batch has shape {list(images.shape)}",
-                remedy="correct image_channels in init_args, or set prepare to softlabels.transfer.image",
+                remedy=f"{first}set prepare to softlabels.transfer.resize or image, which put channels first",
             )
         features_BKHW: Tensor = self.layers(images_BKHW)
         logits_BC: Tensor = self.head(self.dropout(features_BKHW.mean((2, 3))))

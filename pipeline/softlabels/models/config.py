@@ -12,7 +12,7 @@ class ModelConfig(ObjectSpec):
     """A model: dotted path of its class (or of a function that returns it), keyword arguments, safetensors file of weights.
 
     Attributes:
-        class_path: of its class, or of a function that returns it.
+        class_path: dotted path of its class, or of a function that returns it.
         init_args: its keyword arguments.
         weights: a safetensors file of weights to start from.
 

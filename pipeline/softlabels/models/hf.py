@@ -134,7 +134,14 @@ class HuggingFaceModel(nn.Module):
 
 
 class SequenceClassifier(HuggingFaceModel):
-    """Text classifiers: `AutoModelForSequenceClassification`. Takes what `softlabels.transfer.tokenize` gives."""
+    """Text classifiers: `AutoModelForSequenceClassification`. Takes what `softlabels.transfer.tokenize` gives.
+
+    Example:
+        >>> from softlabels.models import SequenceClassifier
+        >>> small = {"model_type": "distilbert", "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "vocab_size": 20}
+        >>> SequenceClassifier(config=small, classes=4)(torch.ones(1, 2, 8, dtype=torch.int32)).shape
+        torch.Size([1, 4])
+    """
 
     _auto = "AutoModelForSequenceClassification"
     _reads_tokens = True

@@ -39,6 +39,13 @@ def save_hf(
     Raises:
         ConfigError: a model of another kind, another number of names than of classes, or a folder that holds something else.
         DiskFull, StorageError.
+
+    Example:
+        >>> from softlabels.models import SequenceClassifier
+        >>> from softlabels.models.hf_folder import save_hf
+        >>> small = {"model_type": "distilbert", "dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32, "vocab_size": 20}
+        >>> save_hf(SequenceClassifier(config=small, classes=2), "mine", class_names=["no", "yes"])
+        >>> same = SequenceClassifier("mine")
     """
     if not isinstance(model, HuggingFaceModel):
         raise ConfigError(

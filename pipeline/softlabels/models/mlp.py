@@ -20,6 +20,11 @@ class MLP(nn.Module):
         classes: C.
         dropout: probability after each hidden layer.
         input_dropout: probability on the inputs.
+
+    Example:
+        >>> from softlabels.models import MLP
+        >>> MLP(inputs=64, hidden=[32], classes=10)(torch.zeros(2, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

@@ -77,6 +77,12 @@ def save_weights(model: nn.Module, path: Path | str, *, folder: LocalFolder | No
 
     Raises:
         DiskFull, StorageError: the file cannot be written; `path` is as it was.
+
+    Example:
+        >>> from softlabels.models import build_model, save_weights
+        >>> linear = {"inputs": 6, "hidden": [], "classes": 5}
+        >>> save_weights(build_model(ModelConfig("softlabels.models.MLP", linear)), "linear.safetensors")
+        >>> same = build_model(ModelConfig("softlabels.models.MLP", linear, "linear.safetensors"))
     """
     path = Path(path)
     tensors = _tensors(model)

@@ -18,19 +18,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from softlabels.labels.base import Columns
 from softlabels.labels.bernoulli import sigmoid
 from softlabels.labels.encoding import Encoding
-from softlabels.labels.ensemble import log_mean_exp, log_softmax
+from softlabels.labels.ensemble import log_softmax
+from softlabels.labels.members import Members
 
 NODES = 16  # at least
 _ERROR = 1e-3  # of a probability that is read between nodes
 HIGHEST, LOWEST = 20.0, 0.5  # temperatures of the slider where labels allow it
 ALL = 64  # classes up to which all are kept
 TOP = 12  # classes of which every one is kept that is among so many at the ends or the middle of the slider
-_BYTES = 1 << 26  # of a block's distributions
+_BYTES = 1 << 25  # of a block's distributions
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -112,10 +114,13 @@ class Teacher:
         z = self.encoding.member_logits(columns, self.classes, self.basis, temperature)
         return log_softmax(z) if self.encoding.target == "softmax" else z
 
-    def mean(self, log_p: Floats) -> Floats:
-        """The ensemble's (N, C), of the members' (N, M, C)."""
-        has = self.weights > 0
-        return log_mean_exp(log_p[:, has], self.weights[has])
+    def probabilities(self, columns: Columns, temperature: float) -> NDArray[np.float32]:
+        """The ensemble's (N, C) of a softmax, in float32."""
+        return self._averaged(columns, temperature).exp_().numpy()
+
+    def _averaged(self, columns: Columns, temperature: float) -> torch.Tensor:
+        weights = torch.from_numpy(self.weights.astype(np.float32))
+        return self.soft(columns).averaged(weights, temperature, self.mean_name)
 
     def mean_flags(self, columns: Columns, temperature: float) -> Floats:
         """The ensemble's probability of each class (N, C) of a sigmoid."""
@@ -124,6 +129,25 @@ class Teacher:
                 columns, self.classes, self.basis, temperature=temperature, mean=self.mean_name, weights=self.weights
             )
         )
+
+    def largest(self, columns: Columns, temperature: float, count: int) -> Ints:
+        """The most probable classes (N, count) of a softmax's ensemble, the most probable first; in float32."""
+        if len(self.weights) == 1:  # of topk labels they are kept
+            found, _ = self.encoding.largest_log_probs(
+                columns, self.classes, self.basis, temperature=temperature, mean=self.mean_name, weights=self.weights,
+                k=count,
+            )  # fmt: skip
+            return found
+        return np.asarray(self._averaged(columns, temperature).topk(count, dim=-1).indices.numpy(), np.int64)
+
+    def soft(self, columns: Columns) -> Members:
+        """The members in torch."""
+        signed = {
+            name: each.view(f"i{each.itemsize}") if each.dtype.kind == "u" else each for name, each in columns.items()
+        }
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(each)) for name, each in signed.items()}
+        basis = None if self.basis is None else torch.from_numpy(self.basis.astype(np.float32))
+        return self.encoding.members(tensors, self.classes, basis)
 
     @property
     def mean_name(self) -> str:
@@ -170,61 +194,27 @@ def _block(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[
     if teacher.encoding.keeps_all and teacher.classes <= ALL:
         return _whole(teacher, columns, students, float(nodes[reference_node(nodes)]))
     ids = _kept(teacher, columns, labels, students, nodes)
-    if (short := _summarised(teacher, columns, ids, students, nodes)) is not None:
-        return short
-    safe = ids.clip(min=0)
-    at, entropy, apart = [], [], []
-    kl = np.zeros((len(students), len(labels), len(nodes)))
-    student_at = np.zeros((len(students), len(nodes), *ids.shape))
-    for number, temperature in enumerate(nodes.tolist()):
-        log_p = teacher.member_log_probs(columns, temperature)
-        mean = teacher.mean(log_p)
-        at.append(np.where(ids[:, None] < 0, -np.inf, np.take_along_axis(log_p, safe[:, None], axis=-1)))
-        entropy.append(softmax_entropy(mean))
-        apart.append(entropy[-1] - softmax_entropy(log_p) @ teacher.weights)
-        for student, z in enumerate(students):
-            log_q = log_softmax(z / temperature)
-            kl[student, :, number] = _expected(mean, mean - log_q)
-            student_at[student, number] = np.where(ids < 0, -np.inf, np.take_along_axis(log_q, safe, axis=-1))
-    kept, curves, in_tail = _carried(np.stack(at), nodes)
-    student_p, student_curves, _ = _carried(student_at.transpose(1, 2, 0, 3), nodes)
-    carried = Carried(
-        curves=curves,
-        in_tail=in_tail,
-        entropy=np.stack(entropy, axis=-1).astype(np.float32),
-        disagreement=np.stack(apart, axis=-1).clip(min=0).astype(np.float32),
-        student_curves=student_curves[:, :, 0].transpose(1, 0, 2),
-        kl=kl.clip(min=0).astype(np.float32),
-    )
-    return Shown(ids.astype(np.int32), kept, student_p.transpose(1, 0, 2), _tops(students, len(labels)), carried)
-
-
-def _summarised(
-    teacher: Teacher, columns: Columns, ids: Ints, students: Sequence[Floats], nodes: Floats
-) -> Shown | None:
-    """The same where the encoding gives it without all distributions."""
     found = teacher.encoding.summary(
-        columns, teacher.classes, teacher.basis, temperatures=nodes.tolist(), ids=ids, others=students
-    )
-    if found is None:
-        return None
+        columns, teacher.classes, teacher.basis, weights=teacher.weights, temperatures=nodes.tolist(), ids=ids, others=students
+    )  # fmt: skip
     reference = reference_node(nodes)
     ratio = nodes[reference] / nodes
     with np.errstate(invalid="ignore"):  # -inf of a tail that is empty
-        curves = found.shift - ratio[:, None, None] * found.shift[reference]
+        curves = found.shift - ratio[:, None, None, None] * found.shift[reference]
     norm = found.norm.transpose(0, 2, 1)  # (S, N, J)
     gathered = np.stack([np.take_along_axis(z, ids.clip(min=0), axis=1) for z in students] or [np.zeros(ids.shape)])
     said = gathered[: len(students)] / nodes[reference] - norm[:, :, [reference]]
     carried = Carried(
-        curves=np.nan_to_num(curves).transpose(1, 2, 0)[:, None].astype(np.float32),
-        in_tail=found.in_tail[:, None].astype(np.uint8),
+        curves=np.nan_to_num(curves).transpose(1, 2, 3, 0).astype(np.float32),
+        in_tail=found.in_tail.astype(np.uint8),
         entropy=found.entropy.T.astype(np.float32),
-        disagreement=np.zeros((len(ids), len(nodes)), np.float32),
+        disagreement=(found.entropy - found.own_entropy @ teacher.weights).T.clip(min=0).astype(np.float32),
         student_curves=(ratio * norm[:, :, [reference]] - norm).astype(np.float32),
         kl=(found.cross - found.entropy).clip(min=0).transpose(0, 2, 1).astype(np.float32),
     )
-    log_p = found.log_p[reference][:, None].astype(np.float32)
-    return Shown(ids.astype(np.int32), log_p, said.astype(np.float32), _tops(students, len(ids)), carried)
+    log_p = np.where(ids[:, None] < 0, -np.inf, found.log_p[reference]).astype(np.float32)
+    said = np.where(ids < 0, -np.inf, said).astype(np.float32)
+    return Shown(ids.astype(np.int32), log_p, said, _tops(students, len(ids)), carried)
 
 
 def _whole(teacher: Teacher, columns: Columns, students: Sequence[Floats], at: float) -> Shown:
@@ -236,28 +226,11 @@ def _whole(teacher: Teacher, columns: Columns, students: Sequence[Floats], at: f
     return Shown(ids, log_p.astype(np.float32), said.astype(np.float32), _tops(students, count), None)
 
 
-def mean_log_probs(teacher: Teacher, columns: Columns, temperature: float) -> Floats:
-    """The ensemble's log-probabilities (N, C) of a softmax."""
-    return teacher.mean(teacher.member_log_probs(columns, temperature))
-
-
-def softmax_entropy(log_p: Floats) -> Floats:
-    """In nats, over the last axis."""
-    return -_expected(log_p, log_p)
-
-
 def flag_entropy(p: Floats) -> Floats:
     """Of a Bernoulli a class in nats, summed over the last axis."""
     with np.errstate(divide="ignore", invalid="ignore"):
         one, other = np.where(p > 0, p * np.log(p), 0.0), np.where(p < 1, (1 - p) * np.log1p(-p), 0.0)
     return np.asarray(-(one + other).sum(axis=-1))
-
-
-def _expected(log_p: Floats, values: Floats) -> Floats:
-    """The mean of values under p over the last axis; classes of probability 0 count nothing."""
-    return np.asarray(
-        np.where(np.isneginf(log_p), 0.0, np.exp(log_p) * np.where(np.isneginf(log_p), 0.0, values)).sum(-1)
-    )
 
 
 def _finite(values: Floats) -> Floats:
@@ -275,10 +248,7 @@ def _kept(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[F
         return np.broadcast_to(np.arange(classes), (count, classes)).copy()
     found = [labels[:, None]] + [_largest(z) for z in students]
     for temperature in {float(nodes[0]), float(nodes[len(nodes) // 2]), float(nodes[-1])}:
-        ids, _ = teacher.encoding.largest_log_probs(
-            columns, classes, teacher.basis, temperature=temperature, mean=teacher.mean_name, weights=teacher.weights, k=TOP
-        )  # fmt: skip
-        found.append(ids)
+        found.append(teacher.largest(columns, temperature, TOP))
     every = np.sort(np.concatenate(found, axis=1), axis=1)
     every[:, 1:][every[:, 1:] == every[:, :-1]] = -1
     every = np.sort(every, axis=1)
@@ -287,25 +257,6 @@ def _kept(teacher: Teacher, columns: Columns, labels: Ints, students: Sequence[F
 
 def _largest(z: Floats) -> Ints:
     return np.argpartition(-z, TOP - 1, axis=-1)[:, :TOP].astype(np.int64)
-
-
-def _carried(at: Floats, nodes: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
-    """Log-probabilities (J, N, M, K) at the nodes as those of the reference (N, M, K), curves (N, M, 2, J), and which classes
-    go by the second curve.
-    """
-    reference = reference_node(nodes)
-    log_p = at[reference]
-    ratio = (nodes[reference] / nodes)[:, None, None, None]
-    with np.errstate(invalid="ignore"):  # -inf of classes of probability 0
-        moved = at - ratio * log_p  # (J, N, M, K)
-    usable = np.where(np.isfinite(moved), moved, np.nan)
-    top = np.argmax(log_p, axis=-1)[..., None]
-    first = np.take_along_axis(usable, top[None], axis=-1)
-    in_tail = np.nan_to_num(np.abs(usable - first)).max(axis=0) > 1e-6 * (1 + np.abs(_finite(log_p)))
-    tail_at = np.argmax(in_tail, axis=-1)[..., None]
-    second = np.take_along_axis(usable, tail_at[None], axis=-1)
-    curves = np.nan_to_num(np.concatenate([first, second], axis=-1)).transpose(1, 2, 3, 0)
-    return log_p.astype(np.float32), curves.astype(np.float32), in_tail.astype(np.uint8)
 
 
 def reference_node(nodes: Floats) -> int:

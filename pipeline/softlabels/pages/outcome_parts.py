@@ -33,7 +33,8 @@ Part = tuple[Html, dict[str, Any]]
 def outcome_part(store: Store, slider: Slider, tokens: TokenNames | None = None) -> Part:
     """Markup and numbers of a store of one softmax or sigmoid target; `tokens` are the classes' names of a language model."""
     nodes = len(temperatures(store.encoding, store.classes))
-    most = min(MOST, max(1, _EVALUATIONS // (nodes * store.members * store.classes)))
+    numbers_each = store.encoding.summary_numbers(store.classes, store.members)
+    most = min(MOST, max(1, _EVALUATIONS // (nodes * numbers_each)))
     rows = most if store.positions is None else max(_LEAST_ROWS, most // store.positions)
     taken = sample(store, rows)
     found = outcomes(store, lambda: (columns for _, _, columns in positions(store, taken, most)))

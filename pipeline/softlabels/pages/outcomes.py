@@ -25,7 +25,8 @@ SQUARE = 40  # classes up to which every pair is kept
 PAIRS = 60  # of more classes
 VOICES = 6  # members that are shown by themselves: there are as many colours
 _CANDIDATES = 32  # classes of a position among which pairs are looked for
-_BLOCK = 1 << 24  # probabilities of a block
+_BLOCK = 1 << 22  # probabilities of a block
+_ASKED = 1 << 22  # numbers of pairs of a block
 Blocks = Callable[[], Iterator[Columns]]
 Ints = NDArray[np.int64]
 
@@ -109,14 +110,28 @@ def outcomes(store: Store, blocks: Blocks) -> Outcomes:
     block = max(1, _BLOCK // (store.members * classes))
     reader = _Reader(SoftColumns.of(store), encoding.target, encoding.near_1, block)
     nodes = temperatures(encoding, classes)
+    is_wide = classes > SQUARE and reader.kind == "softmax"
     pairs = _all_pairs(classes, reader.kind) if classes <= SQUARE else _largest_pairs(reader, blocks, nodes)
     sums = _Sums(reader, nodes, pairs, min(store.members, VOICES) if store.members > 1 else 0)
     for columns in blocks():
-        if sums.add_summary(columns):
+        if is_wide:
+            for part in _cut(columns, _ASKED // (len(nodes) * store.members * len(pairs))):
+                sums.add_summary(part)
             continue
         for members in reader.blocks(columns):
             sums.add(members)
     return sums.found()
+
+
+def _cut(columns: Columns, step: int) -> Iterator[Columns]:
+    for start in range(0, len(next(iter(columns.values()))), max(1, step)):
+        yield {name: values[start : start + max(1, step)] for name, values in columns.items()}
+
+
+def _largest_of(soft: SoftColumns, columns: Columns, member: int) -> Ints:
+    """The most probable class (n,) of a member."""
+    own = {name: values[:, member : member + 1] for name, values in columns.items()}
+    return soft.encoding.largest(own, soft.classes, np.ones(1))
 
 
 class _Sums:
@@ -153,27 +168,28 @@ class _Sums:
             self._joint[at] += _joint(mean, group, first, second)
         self._curves.append(curves)
 
-    def add_summary(self, columns: Columns) -> bool:
-        """A block of positions, where the encoding gives what is asked without all distributions; False where it does not."""
-        soft, second = self._reader.soft, self._pairs[:, 1]
+    def add_summary(self, columns: Columns) -> None:
+        """A block of positions of a softmax of many classes."""
+        soft, second, weights = self._reader.soft, self._pairs[:, 1], self._reader.soft.weights.double().numpy()
         count = len(next(iter(columns.values())))
-        found = soft.encoding.summary(
-            columns,
-            soft.classes,
-            None if soft.basis is None else soft.basis.numpy(),
-            temperatures=self._nodes.tolist(),
-            ids=np.broadcast_to(second, (count, len(second))),
-        )
-        if found is None:
-            return False
-        group = soft.encoding.largest(columns, soft.classes, soft.weights.double().numpy())
-        here = group[:, None] == self._pairs[:, 0]
+        largest = [_largest_of(soft, columns, number) for number in range(self._voices)]
+        said = np.reshape(largest, (self._voices, count))
+        self._alike += torch.from_numpy((said[:, None] == said).sum(axis=-1))
+        group = soft.encoding.largest(columns, soft.classes, weights)
         self._tops += torch.bincount(torch.from_numpy(group), minlength=soft.classes)
+        found = soft.encoding.summary(
+            columns, soft.classes, None if soft.basis is None else soft.basis.numpy(),
+            weights=weights, temperatures=self._nodes.tolist(), ids=np.broadcast_to(second, (count, len(second))),
+        )  # fmt: skip
+        p = np.einsum("m,jnmk->jnk", weights, np.exp(found.log_p))
+        here = group[:, None] == self._pairs[:, 0]
         self._mass += torch.from_numpy(found.total)
-        self._joint += torch.from_numpy(np.where(here, np.exp(found.log_p), 0.0).sum(axis=1))
-        curves = np.stack([found.entropy, np.exp(found.top)])[:, None].transpose(0, 1, 3, 2)
+        self._joint += torch.from_numpy(np.where(here, p, 0.0).sum(axis=1))
+        self._apart += torch.from_numpy((found.entropy - found.own_entropy @ weights).sum(axis=1))
+        mean = np.stack([found.entropy, found.top])[:, None]  # (2, 1, J, n)
+        own = np.stack([found.own_entropy, found.own_top])[..., : self._voices].transpose(0, 3, 1, 2)
+        curves = np.concatenate([mean, own], axis=1).transpose(0, 1, 3, 2)
         self._curves.append(torch.from_numpy(curves.astype(np.float32)))
-        return True
 
     def found(self) -> Outcomes:
         """All of it as means."""
@@ -218,9 +234,7 @@ def _largest_pairs(reader: _Reader, blocks: Blocks, nodes: NDArray[np.float64]) 
         codes: Ints = np.zeros(0, np.int64)
         sums: NDArray[np.float64] = np.zeros(0)
         for columns in blocks():
-            for members in reader.blocks(columns):
-                mean = reader.ensemble(reader.each(members, temperature))
-                new, mass = _candidates(reader.kind, mean, classes)
+            for new, mass in _candidates(reader, columns, temperature):
                 codes, where = np.unique(np.concatenate([codes, new]), return_inverse=True)
                 sums = np.bincount(where, weights=np.concatenate([sums, mass])).astype(np.float64)
         chosen.append(codes[np.argsort(-sums, kind="stable")[: PAIRS // len(at)]])
@@ -228,14 +242,24 @@ def _largest_pairs(reader: _Reader, blocks: Blocks, nodes: NDArray[np.float64]) 
     return np.stack(np.divmod(codes, classes), axis=1)
 
 
-def _candidates(kind: Target, mean: Tensor, classes: int) -> tuple[Ints, NDArray[np.float64]]:
-    """Codes i C + j of pairs in a block, and the mass of each."""
-    k = min(classes, _CANDIDATES if kind == "softmax" else 8)
-    largest, ids = mean.topk(k, dim=-1)
-    if kind == "softmax":
-        pairs, mass = ids[:, :1] * classes + ids[:, 1:], largest[:, 1:]
-    else:
-        one, other = torch.triu_indices(k, k, 1)
-        low, high = torch.minimum(ids[:, one], ids[:, other]), torch.maximum(ids[:, one], ids[:, other])
-        pairs, mass = low * classes + high, largest[:, one] * largest[:, other]
-    return pairs.reshape(-1).numpy(), mass.reshape(-1).double().numpy()
+def _candidates(reader: _Reader, columns: Columns, temperature: float) -> Iterator[tuple[Ints, NDArray[np.float64]]]:
+    """Codes i C + j of pairs in blocks of positions, and the mass of each."""
+    soft, classes = reader.soft, reader.soft.classes
+    kept = soft.encoding.kept_probabilities(columns, classes, soft.weights.double().numpy(), temperature=temperature)
+    if kept is not None:
+        order = np.argsort(-kept.p, axis=1)[:, :_CANDIDATES]
+        places, largest = np.take_along_axis(kept.ids, order, axis=1), np.take_along_axis(kept.p, order, axis=1)
+        has = largest[:, 1:] > 0
+        yield (places[:, :1] * classes + places[:, 1:])[has], largest[:, 1:][has].astype(np.float64)
+        return
+    for members in reader.blocks(columns):
+        mean = reader.ensemble(reader.each(members, temperature))
+        k = min(classes, _CANDIDATES if reader.kind == "softmax" else 8)
+        of_largest, ids = mean.topk(k, dim=-1)
+        if reader.kind == "softmax":
+            pairs, mass = ids[:, :1] * classes + ids[:, 1:], of_largest[:, 1:]
+        else:
+            one, other = torch.triu_indices(k, k, 1)
+            low, high = torch.minimum(ids[:, one], ids[:, other]), torch.maximum(ids[:, one], ids[:, other])
+            pairs, mass = low * classes + high, of_largest[:, one] * of_largest[:, other]
+        yield pairs.reshape(-1).numpy(), mass.reshape(-1).double().numpy()

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.pages.answers import Answers
-from softlabels.pages.distributions import flag_entropy, mean_log_probs, softmax_entropy
-from softlabels.pages.row_scan import Scan, columns_of, summary_of, teacher_of
+from softlabels.pages.distributions import flag_entropy
+from softlabels.pages.row_scan import Scan, columns_of, summary_at, teacher_of
 from softlabels.pages.sample import by_key, sample
 from softlabels.store import Store
 
@@ -55,7 +55,7 @@ def _furthest(store: Store, answers: Answers, usual: NDArray[np.float64] | None)
     """
     numbers = max(1, (store.positions or 1) * store.members * store.classes)
     most = max(1, min(_ASKED, _NUMBERS // numbers))
-    rows = answers.rows[:: -(-len(answers.rows) // most)]
+    rows = answers.rows[:: max(1, -(-len(answers.rows) // most))]
     if not len(rows):
         return rows
     columns, counts = columns_of(store, rows)
@@ -82,13 +82,8 @@ def _distance(
         with np.errstate(over="ignore"):
             cross = p * np.logaddexp(0, -student / at) + (1 - p) * np.logaddexp(0, student / at)
         return np.asarray(cross.sum(axis=-1) - flag_entropy(p))
-    if (short := summary_of(teacher, columns, at, [student])) is not None:
-        return np.asarray(short.cross[0, 0] - short.entropy[0])
-    log_p = mean_log_probs(teacher, columns, at)
-    z = student / at
-    log_q = z - np.logaddexp.reduce(z, axis=-1, keepdims=True)
-    cross = np.where(np.isneginf(log_p), 0.0, -np.exp(log_p) * log_q).sum(axis=-1)
-    return np.asarray(cross - softmax_entropy(log_p))
+    found = summary_at(teacher, columns, at, [student])
+    return np.asarray(found.cross[0, 0] - found.entropy[0])
 
 
 def interleaved(lists: Mapping[str, Ints]) -> list[int]:

@@ -12,17 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.checks.label_errors import Block, LabelErrors, find_label_errors
+from softlabels.checks.label_errors import Block, Examples, LabelErrors, SparseBlock, find_label_errors
 from softlabels.labels.asked import Summary
 from softlabels.labels.base import Columns
 from softlabels.labels.bernoulli import sigmoid
-from softlabels.pages.distributions import Teacher, flag_entropy, mean_log_probs, softmax_entropy
+from softlabels.pages.distributions import Teacher, flag_entropy
 from softlabels.pages.sample import sample
 from softlabels.store import Store
 from softlabels.store.columns import LABEL
 
 MOST = 1 << 26  # numbers of all distributions that are looked at
 _BLOCK = 1 << 20  # of a block
+_LABELS = 1 << 30  # numbers of all distributions among which label errors are looked for
 _LEAST = 16  # rows
 
 Ints = NDArray[np.int64]
@@ -52,8 +53,8 @@ def teacher_of(store: Store) -> Teacher:
     return Teacher(store.encoding, store.classes, None if basis is None else np.asarray(basis), store.member_weights)
 
 
-def scan(store: Store) -> Scan:
-    """Look at the rows of a store's one target."""
+def scan(store: Store, *, every_label: bool = False) -> Scan:
+    """Look at the rows of a store's one target; for likely label errors at those that `label_errors` takes."""
     most = MOST if store.encoding.keeps_all else MOST // 8  # tails take longer
     rows = sample(store, max(_LEAST, most // _numbers(store))).rows
     found: dict[str, list[Floats]] = {}
@@ -61,37 +62,55 @@ def scan(store: Store) -> Scan:
     for part in _cut(store, rows):
         for name, values in _scores(store, part, usual).items():
             found.setdefault(name, []).append(values)
-    return Scan(rows, {name: np.concatenate(each) for name, each in found.items()}, label_errors(store), usual)
+    scores = {name: np.concatenate(each) for name, each in found.items()}
+    return Scan(rows, scores, label_errors(store, every=every_label), usual)
 
 
-def label_errors(store: Store) -> LabelErrors | None:
+def label_errors(store: Store, *, every: bool = True) -> LabelErrors | None:
     """Likely label errors among all rows, or positions, which are numbered row * P + position; None where hard labels are no
-    classes of their own, or there are none.
+    classes of their own, or there are none. Not of `every` row: of so many, evenly by content key, as a page takes time for.
     """
     if store.encoding.target != "softmax" or store.spec.of_tokens or LABEL not in store.columns:
         return None
-    found = find_label_errors(lambda: _labelled_blocks(store), store.classes)
+    rows = sample(store, store.rows if every else max(_LEAST, _LABELS // _label_numbers(store))).rows
+    found = find_label_errors(lambda: _labelled_blocks(store, rows), store.classes)
     return found if found.looked_at else None
 
 
-def _labelled_blocks(store: Store) -> Iterator[Block]:
+def _labelled_blocks(store: Store, every: Ints) -> Iterator[Examples]:
     teacher, positions = teacher_of(store), store.positions or 1
-    for rows in _cut(store, np.arange(store.rows)):
+    for rows in _cut(store, every, _label_numbers(store)):
         labels = store.gather(LABEL, rows).reshape(-1).astype(np.int64)
         places = (rows[:, None] * positions + np.arange(positions)).reshape(-1)
         has = labels >= 0
-        columns = _flat({name: store.gather(name, rows) for name in store.soft_columns}, store, has)
         if has.any():
-            yield Block(places[has], labels[has], np.exp(mean_log_probs(teacher, columns, store.encoding.near_1)))
+            columns = _flat({name: store.gather(name, rows) for name in store.soft_columns}, store, has)
+            yield _examples(teacher, columns, places[has], labels[has])
+
+
+def _examples(teacher: Teacher, columns: Columns, places: Ints, labels: Ints) -> Examples:
+    at = teacher.encoding.near_1
+    kept = teacher.encoding.kept_probabilities(columns, teacher.classes, teacher.weights, temperature=at, labels=labels)
+    return (
+        Block(places, labels, teacher.probabilities(columns, at))
+        if kept is None
+        else SparseBlock(places, labels, *kept)
+    )
+
+
+def _label_numbers(store: Store) -> int:
+    """What looking for label errors takes of a row."""
+    each = store.classes if store.encoding.keeps_all else 16 * store.encoding.kept(store.classes)  # which are sorted
+    return max(1, (store.positions or 1) * store.members * each)
 
 
 def _numbers(store: Store) -> int:
     return max(1, (store.positions or 1) * store.members * store.classes)
 
 
-def _cut(store: Store, rows: Ints) -> Iterator[Ints]:
+def _cut(store: Store, rows: Ints, numbers: int | None = None) -> Iterator[Ints]:
     """Rows, in blocks that end where chunks do, so that each chunk is read once as long as one is no larger than a block."""
-    size = max(1, _BLOCK // _numbers(store))
+    size = max(1, _BLOCK // (numbers or _numbers(store)))
     size = max(1, size // store.rows_per_chunk) * store.rows_per_chunk if size >= store.rows_per_chunk else size
     edges = np.searchsorted(rows, np.arange(0, store.rows + size, size))
     for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
@@ -137,37 +156,34 @@ def _by_row(values: Floats, counts: NDArray[np.bool_]) -> Floats:
 
 
 def _soft_scores(teacher: Teacher, columns: Columns) -> dict[str, Floats]:
-    """Of positions, some at a time: those of a row may have very many classes."""
-    if (short := summary_of(teacher, columns, teacher.encoding.near_1)) is not None:
-        return {"entropy": short.entropy[0], "disagreement": np.zeros_like(short.entropy[0])}
+    if teacher.encoding.target == "sigmoid":
+        return _flag_scores(teacher, columns)
+    found = summary_at(teacher, columns, teacher.encoding.near_1)
+    return {"entropy": found.entropy[0], "disagreement": found.entropy[0] - found.own_entropy[0] @ teacher.weights}
+
+
+def _flag_scores(teacher: Teacher, columns: Columns) -> dict[str, Floats]:
+    """Some positions at a time: those of a row may have very many classes."""
     step = max(1, 32 * _BLOCK // teacher.row_bytes)
     count = len(next(iter(columns.values())))
-    parts = [
-        _of_part(teacher, {name: values[start : start + step] for name, values in columns.items()})
-        for start in range(0, max(1, count), step)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _of_part(teacher: Teacher, columns: Columns) -> dict[str, Floats]:
-    at = teacher.encoding.near_1
-    own = teacher.member_log_probs(columns, at)
-    if teacher.encoding.target == "sigmoid":
-        p = sigmoid(own)
+    parts: dict[str, list[Floats]] = {"entropy": [], "disagreement": []}
+    for start in range(0, max(1, count), step):
+        own = {name: values[start : start + step] for name, values in columns.items()}
+        p = sigmoid(teacher.member_log_probs(own, teacher.encoding.near_1))
         entropy = flag_entropy(np.tensordot(p, teacher.weights, axes=([1], [0])))
-        return {"entropy": entropy, "disagreement": entropy - flag_entropy(p) @ teacher.weights}
-    entropy = softmax_entropy(teacher.mean(own))
-    return {"entropy": entropy, "disagreement": entropy - softmax_entropy(own) @ teacher.weights}
+        parts["entropy"].append(entropy)
+        parts["disagreement"].append(entropy - flag_entropy(p) @ teacher.weights)
+    return {name: np.concatenate(each) for name, each in parts.items()}
 
 
-def summary_of(
+def summary_at(
     teacher: Teacher, columns: Columns, temperature: float, others: Sequence[NDArray[np.floating]] = ()
-) -> Summary | None:
-    """At one temperature, where the encoding gives it."""
+) -> Summary:
+    """Of a softmax at one temperature, with nothing asked of single classes."""
     none = np.zeros((len(next(iter(columns.values()))), 0), np.int64)
     return teacher.encoding.summary(
-        columns, teacher.classes, teacher.basis, temperatures=[temperature], ids=none, others=others
-    )
+        columns, teacher.classes, teacher.basis, weights=teacher.weights, temperatures=[temperature], ids=none, others=others
+    )  # fmt: skip
 
 
 def _usual_sizes(store: Store, rows: Ints) -> Floats:

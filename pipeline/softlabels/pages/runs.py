@@ -111,7 +111,9 @@ def _comparison(view: Results, level: str) -> Html:
 def _curves(name: str, curves: Sequence[Any], step: int, level: str) -> Html | None:
     if not curves:
         return None
-    kept = "" if step == 1 else f" Every {step}th epoch is drawn."
+    kept = (
+        "" if step == 1 else f" Drawn is one epoch in {step:,}, and of each curve the last, the lowest and the highest."
+    )
     said = (
         "Learning curves: bold is the mean over the seeds, thin is a seed. A validation loss that rises while the training "
         f"loss falls says that training was long enough. Losses of other settings do not compare.{kept}"

@@ -96,14 +96,20 @@ def _panel(logs: Mapping[str, Sequence[Line]], measure: Measure, step: int, unit
     is_loss, lines = "loss" in measure.title, list[Json]()
     for name, own in logs.items():
         found = list(curve(own, measure).items())
-        kept = found[::step] + (found[-1:] if found and (len(found) - 1) % step else [])
-        if kept:
-            epochs, values = zip(*kept, strict=True)
+        if found:
+            epochs, values = zip(*_thinned(found, step), strict=True)
             lines.append({"student": kind_of(name), "name": name, "epochs": epochs, "values": [*map(_short, values)]})
     low = min((value for line in lines for value in line["values"]), default=0)
     high = max((value for line in lines for value in line["values"]), default=0)
     log = is_loss and low > 0 and high > 30 * low
     return {"title": measure.title, "unit": unit if is_loss else measure.title, "log": log, "lines": lines}
+
+
+def _thinned(curve: Sequence[tuple[int, float]], step: int) -> list[tuple[int, float]]:
+    """Every `step`-th point of a curve, the last, the lowest and the highest."""
+    values = [value for _, value in curve]
+    ends = {len(curve) - 1, values.index(min(values)), values.index(max(values))}
+    return [curve[at] for at in sorted({*range(0, len(curve), step), *ends})]
 
 
 def sweep_of(view: Results) -> list[Json]:

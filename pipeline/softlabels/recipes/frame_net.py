@@ -54,9 +54,10 @@ class FrameNet(nn.Module):
         """
         check_dtype(frames, expected=self.head.weight.dtype, model="FrameNet")
         if frames.ndim != 3 or frames.shape[-1] != self.features:
+            first = f"write features: {frames.shape[-1]} in its init_args, or " if frames.ndim == 3 else ""
             raise ConfigError(
                 f"this FrameNet takes frames (B, P, {self.features}), a batch has shape {list(frames.shape)}",
-                remedy="correct features in init_args, or set prepare to softlabels.transfer.log_mel",
+                remedy=f"{first}set prepare to softlabels.transfer.log_mel",
             )
         logits_BPC: Tensor = self.head(self.layers(frames.mT).mT)
         if self.each_frame:

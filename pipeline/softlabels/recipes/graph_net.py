@@ -56,7 +56,7 @@ class GraphNet(nn.Module):
             raise ConfigError(
                 f"this GraphNet takes whole numbers (B, P, {self.words} words and neighbours), a batch has {nodes.dtype} of "
                 f"shape {list(nodes.shape)}",
-                remedy="correct words in init_args",
+                remedy="write in words of its init_args how many of a row's numbers are words",
             )
         edges = _edges(nodes[..., self.words :]) if self.neighbours else None
         rows = self._bags(nodes[..., : self.words].flatten(0, 1))

@@ -68,11 +68,13 @@ def ensure_tokenizer(config: TokenizerConfig | None, transfer_set: TransferSetCo
 
 
 def texts(transfer_set: TransferSetConfig, split: str) -> Iterator[str]:
-    """Every text of the input columns of one split, row by row."""
+    """Every text of the input columns of one split, row by row; missing ones are left out."""
     source = open_split(transfer_set, split)
     for _, _, columns in blocks(transfer_set, source):
         for row in zip(*(column.values for column in columns), strict=True):
             for name, text in zip(transfer_set.inputs, row, strict=True):
+                if text is None:
+                    continue
                 if not isinstance(text, str):
                     raise TransferSetError(
                         f"input column {name!r} is no text: there is nothing to train a tokenizer on",

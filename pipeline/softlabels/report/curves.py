@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ def curves_png(
 def measured_in(logs: Sequence[Sequence[Line]], kinds: Mapping[str, Target]) -> list[Measure]:
     """What some of the logs have a value of: losses, by what students of each target are compared, the learning rate."""
     keys = (*_LOSSES, *(_of_target(by, name) for name, kind in kinds.items() for by in SHOWN[kind].main), _RATE)
-    return [key for key in keys if any(curve(lines, key) for lines in logs)]
+    return [key for key in keys if any(True for lines in logs for _ in _values(lines, key))]
 
 
 def _of_target(measure: Measure, name: str) -> Measure:
@@ -103,8 +103,14 @@ def kind_of(name: str) -> str:
 
 def curve(lines: Sequence[Line], key: Measure) -> Curve:
     """Values by epoch; what was not measured, or is infinite, is left out."""
-    found = {line["epoch"]: key.found([line]) for line in lines if "epoch" in line}
-    return {epoch: float(x) for epoch, values in found.items() for x in values if x is not None and math.isfinite(x)}
+    return dict(_values(lines, key))
+
+
+def _values(lines: Sequence[Line], key: Measure) -> Iterator[tuple[int, float]]:
+    for line in lines:
+        for value in key.found([line]) if "epoch" in line else ():
+            if value is not None and math.isfinite(value):
+                yield line["epoch"], float(value)
 
 
 def _draw_group(axes: Any, curves: Sequence[Curve], style: Mapping[str, Any], count: int) -> Any:

@@ -24,7 +24,13 @@ def store_splits(path: F) -> dict[str, F]: ...
 @overload
 def store_splits(path: Named) -> dict[str, Files]: ...
 def store_splits(path: Place) -> Mapping[str, Files]:
-    """The splits below a root by name, or the one split that `path` itself is. Raises `StorePathError` where there is none."""
+    """The splits below a root by name, or the one split that `path` itself is. Raises `StorePathError` where there is none.
+
+    Example:
+        >>> from softlabels.store import store_splits
+        >>> sorted(store_splits("stores/noise"))
+        ['test', 'train']
+    """
     root = files_of(path)
     folders = store_folders(root)
     if folders == [root]:

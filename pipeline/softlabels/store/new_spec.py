@@ -54,24 +54,24 @@ def store_spec(
 
     Args:
         encoding: dense by default, or topk, sigmoid, values; its `inputs` and `basis` are filled in here.
-        teacher: who produced the logits; a plain name stands for `members` unnamed models of equal weight.
-        name: of the transfer set. split, revision: which part and version of it.
-        keys: (R, 16) content keys of its rows, in order. key: how they are made: "content" or a column's name,
-            by which version of the rule (`softlabels.transfer.keys`).
-        classes: their number, or their names in order; of values the numbers of a vector.
-        targets: in the place of `encoding` and `classes`: (encoding, classes) by name, "" of one without, such as
-            `{"class": (DenseEncoding(), ("rbc", "wbc")), "box": (ValuesEncoding(), 4)}`.
-        labelled: whether sigmoid and values targets have hard labels, or the names of those that have; others always do.
+        teacher: what produced the logits; a plain name means `members` unnamed models of equal weight.
+        name: of the transfer set. split, revision: its part and version.
+        keys: (R, 16) content keys of its rows, in order. key: how they are made: "content" or a column's name; the version of
+            the rule (`softlabels.transfer.keys`).
+        classes: their number, or their names in order; for values the length of a vector.
+        targets: instead of `encoding` and `classes`: (encoding, classes) by name, "" for one without, such as `{"class":
+            (DenseEncoding(), ("rbc", "wbc")), "box": (ValuesEncoding(), 4)}`.
+        labelled: whether sigmoid and values targets have hard labels, or the names of those that do; others always do.
         layout: "zarr" or "arrow". compression: "none" or "zstd" (zarr).
         basis: (1 + r, C) float16, the prior and basis of lowrank and prior tails.
-        positions: P, the positions of a row, with `ragged` the most of a row. With `vocabulary`, the digest of a tokenizer's
-            vocabulary, they are those of tokens.
-        embed: (R, ...) prepared inputs, to be kept in the store.
+        positions: P, the positions of a row, with `ragged` the largest number. With `vocabulary`, the digest of a tokenizer's
+            vocabulary, they are tokens.
+        embed: (R, ...) prepared inputs, to keep in the store.
         folds: how many folds of the teacher labelled the rows. parents: the stores that this one is made from.
         rows_per_shard, rows_per_chunk: unit of work, unit of reading (a multiple of 16).
-        teacher_batch: rows a teacher batch; 0 where outputs come from elsewhere.
+        teacher_batch: rows per teacher batch; 0 if outputs come from elsewhere.
 
-    Raises `UserError` where values do not go together.
+    Raises `UserError` if values do not fit together.
 
     Example:
         >>> store_spec(teacher="mine", name="noise", keys=array_keys(inputs), classes=5, members=3).rows

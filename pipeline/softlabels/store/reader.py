@@ -53,16 +53,16 @@ def open_store(
     """Open a sealed store.
 
     Args:
-        path: the folder of one split, or a root of several with `split`; or an address, such as s3://BUCKET/FOLDER, where the
-            store is read in its place (docs/places.md).
+        path: the folder of one split, or a folder of several with `split`; or an address, such as s3://BUCKET/FOLDER: the store
+            is then read in place (docs/places.md).
         check: check each chunk's digest the first time it is read, always, or never. Values are checked the first time, or
             always.
-        digest: what its digest must be.
-        signed_by: who must have signed it: the file of a public key, PEM or OpenSSH's, or the line of the latter itself.
-        tail_bound: give labels that are known at one temperature alone at higher ones too, see `Store.bounded`.
+        digest: the digest that it must have.
+        signed_by: who must have signed it: a public key's file (PEM or OpenSSH), or the line of an OpenSSH key itself.
+        tail_bound: for labels that are known at only one temperature, give them at higher ones too, see `Store.bounded`.
 
     Raises:
-        StorePathError: no store there, or a root of several splits and none chosen.
+        StorePathError: no store there, or several splits and none chosen.
         UnsealedStore: it is not finished. DamagedManifest: it does not agree with itself.
         SpecMismatch, NotSigned: another digest; no valid signature of that key.
 
@@ -89,21 +89,21 @@ def open_store(
 class Store(Stored):
     """A sealed store of one split; made by `open_store`.
 
-    Of a store of several targets `only(name)` gives each as a store of its own, which is what losses, metrics and tables look
-    at; `SeveralTargets` is raised where the whole is asked what only one target has.
+    With several targets, `only(name)` gives each target as a store of its own, for losses, metrics and tables. `SeveralTargets`
+    is raised if the whole store is asked for something that only one target has.
 
     Attributes:
-        path, folder: where it lies. spec, manifest: what it says of itself.
-        rows: R, their number. targets: the names of its targets, "" of one without a name.
+        path, folder: where it is. spec, manifest: its specification, and the manifest.
+        rows: R, the number of rows. targets: the names of its targets, "" for one without a name.
         classes, members, class_names: C, M and the names of the classes, or None.
         encoding: dense, topk, sigmoid or values, with what its columns mean. soft_columns: the names of its columns.
-        positions: P, the (most) positions of a row; None where a row is one distribution and has no such axis.
-        member_weights: (M,) float64, summing to 1. reduce: "none", or how M = 1 was made of all.
-        digest, content_digest: its identity, and what its labels say whatever the layout.
-        rows_per_chunk, chunks: chunk c holds rows c * rows_per_chunk and on.
-        columns: `content_key` uint8 (16,), `label` (`softlabels.labels.hard`); `position_mask` (P,) of rows of positions,
-            of tokens `document` (P,); dense `logits` float16 ([P,] M, C) and `shift` float32 ([P,] M), or what another encoding
-            says; and `input` where inputs are embedded. What ragged rows do not hold is filled up, with mask and document 0.
+        positions: P, the (largest) number of positions of a row; None if a row is one distribution without such an axis.
+        member_weights: (M,) float64, summing to 1. reduce: "none", or the mean that reduced all members to M = 1.
+        digest, content_digest: its identity, and the digest of its labels in any layout.
+        rows_per_chunk, chunks: chunk c begins at row c * rows_per_chunk.
+        columns: `content_key` uint8 (16,), `label` (`softlabels.labels.hard`); `position_mask` (P,) for rows of positions, and
+            `document` (P,) for tokens; dense `logits` float16 ([P,] M, C) and `shift` float32 ([P,] M), or the columns of
+            another encoding; and `input` if inputs are embedded. Ragged rows are filled up, with mask and document 0.
 
     Example:
         >>> store.rows, store.members, store.classes
@@ -133,17 +133,17 @@ class Store(Stored):
         self.columns = {column.name: column for column in spec.columns}
 
     def only(self, name: str) -> Self:
-        """One target as a store of its own; `Stored.only` says more."""
+        """One target as a store of its own, see `Stored.only`."""
         view = super().only(name)
         view.manifest = self.manifest.only(name)
         return view
 
     def bounded(self) -> Self:
-        """The same store, whose topk labels that are known at one temperature T alone are given above T too: with the ratios of
-        the stored classes, and a tail whose mass is an upper bound of the teacher's (`bound` says so). At T nothing changes.
+        """The same store for topk labels that are known at only one temperature T: it gives them above T too, with the ratios
+        of the stored classes, and with an upper bound of the teacher's tail mass (`bound` says so). At T nothing changes.
 
         Raises:
-            ConfigError: labels known at one temperature that give no bound.
+            ConfigError: labels of one temperature that give no bound.
         """
         view = copy(self)
         targets = tuple(msgspec.structs.replace(each, encoding=each.encoding.bounded()) for each in self.spec.targets)
@@ -152,7 +152,7 @@ class Store(Stored):
 
     @property
     def bound(self) -> str:
-        """In a line what is a bound of the labels as this store gives them; "" where nothing is."""
+        """One line on which numbers of this store are bounds; "" if none are."""
         known = {each.name: each.encoding.only_at for each in self._whole.targets}
         names = [(each.name or self.name, each.encoding.only_at) for each in self.spec.targets]
         at = {known[name] for name, now in names if now != known[name]}
@@ -161,7 +161,7 @@ class Store(Stored):
 
     @property
     def cautions(self) -> list[str]:
-        """What they should know who read scores against these labels, a line each."""
+        """Cautions for readers of scores against these labels, one line each."""
         lines, at = [self.bound] if self.bound else [], self.encoding.near_1
         if at != 1 and self.encoding.target != "values":
             lines.append(f"the teacher is not known at T=1: its NLL, ECE and Brier are those of T={at:g}")
@@ -169,7 +169,7 @@ class Store(Stored):
 
     @property
     def classes(self) -> int:
-        """C, or the numbers of a vector."""
+        """C, or the length of a vector."""
         return self.spec.label_space.classes
 
     @property
@@ -184,7 +184,7 @@ class Store(Stored):
 
     @property
     def encoding(self) -> Encoding:
-        """How labels are kept."""
+        """How labels are stored."""
         return self.spec.encoding
 
     @property
@@ -194,7 +194,7 @@ class Store(Stored):
 
     @property
     def soft_columns(self) -> tuple[str, ...]:
-        """The names of the encoding's columns; of all targets where there are several."""
+        """The names of the encoding's columns, of all targets."""
         return self.spec.soft_columns
 
     @property
@@ -212,7 +212,7 @@ class Store(Stored):
         return self.rows
 
     def payload(self, shard: int) -> Payload:
-        """What the commit record says of a shard, checked against the manifest."""
+        """The payload of a shard's commit record, checked against the manifest."""
         return self.record(shard).payload
 
     def record(self, shard: int) -> Commit:
@@ -240,7 +240,7 @@ class Store(Stored):
         return self._records[shard]
 
     def payloads(self, shards: Collection[int]) -> dict[int, Payload]:
-        """Of some shards what `payload` says, but for the hashes of blocks; their records are asked for together."""
+        """The payloads of some shards without the hashes of blocks; their records are requested together."""
         new = [shard for shard in shards if shard not in self._records]
         self.folder.ahead({record_name(shard): [(0, 1)] for shard in new})
         return {shard: self._record(shard)[0].payload for shard in shards}
@@ -260,7 +260,7 @@ class Store(Stored):
         return values
 
     def column(self, name: str, *, beside: Sequence[str] = ()) -> NDArray[np.generic]:
-        """A whole column, (R, ...). Far away the columns `beside` it, which are read after it, come along."""
+        """A whole column, (R, ...). From a remote place the columns `beside` it, which are read next, are fetched with it."""
         self._require(name)
         return read_rows(self, name, 0, self.rows, beside)
 
@@ -280,7 +280,7 @@ class Store(Stored):
             raise UserError(f"the store has no column {name!r}", remedy=f"its columns are {', '.join(self.columns)}")
 
     def find(self, keys: NDArray[np.uint8]) -> NDArray[np.int64]:
-        """The row of each content key (Q, 16) -> (Q,), the first where several rows share a key, -1 where there is none."""
+        """The row of each content key (Q, 16) -> (Q,): the first if several rows share a key, -1 if there is none."""
         return self._index.find(keys)
 
     @cached_property
@@ -292,8 +292,8 @@ class Store(Stored):
     ) -> NDArray[np.float64]:
         """The ensemble's log-probabilities of some rows at a temperature: (len(rows), [P,] C) float64.
 
-        `mean` and `weights` (default: the store's) as in `softlabels.labels.ensemble`. Raises `ConfigError` at temperatures
-        that the store's encoding does not know.
+        `mean` and `weights` (default: the store's) are as in `softlabels.labels.ensemble`. Raises `ConfigError` at temperatures
+        that the store's labels do not cover.
         """
         require_target(self.encoding.target, "log-probabilities", "softmax")
         columns, share = self._asked(rows, temperature, mean, weights)
@@ -304,8 +304,8 @@ class Store(Stored):
     def probabilities(
         self, rows: ArrayLike, *, temperature: float, mean: str = "arithmetic", weights: ArrayLike | None = None
     ) -> NDArray[np.float64]:
-        """The ensemble's probabilities of some rows: (len(rows), [P,] C) float64, of a softmax over the classes or, of sigmoid
-        labels, each class's own. The others as in `log_probs`.
+        """The ensemble's probabilities of some rows: (len(rows), [P,] C) float64, of a softmax over the classes or, for sigmoid
+        labels, of each class. The arguments are as in `log_probs`.
         """
         require_target(self.encoding.target, "probabilities", "softmax", "sigmoid")
         columns, share = self._asked(rows, temperature, mean, weights)
@@ -314,9 +314,7 @@ class Store(Stored):
         )
 
     def values(self, rows: ArrayLike, *, weights: ArrayLike | None = None) -> NDArray[np.float64]:
-        """The members' weighted mean vectors of some rows: (len(rows), [P,] D) float64. Raises `ConfigError` of
-        distributions.
-        """
+        """The members' weighted mean vectors of rows: (len(rows), [P,] D) float64. Raises `ConfigError` for distributions."""
         require_target(self.encoding.target, "values", "values")
         share = self.spec.member_weights if weights is None else weights
         return self.encoding.values({name: self.gather(name, rows) for name in self.soft_columns}, share)
@@ -332,7 +330,7 @@ class Store(Stored):
 
     @property
     def basis(self) -> Basis | None:
-        """The prior and the basis of the tails, (1 + r, C) float16; None where they have none. Raises `DamagedBasis`."""
+        """The prior and the basis of the tails, (1 + r, C) float16; None if the store has none. Raises `DamagedBasis`."""
         return None if self.spec.basis_shape is None else self._basis
 
     @cached_property

@@ -47,8 +47,8 @@ _PLACED = 256  # records whose files are put in place between two beats
 
 class StoreWriter:
     """Write one store (one split). `basis` (1 + r, C) float16 is the prior and basis that the encoding's tails need; a store
-    that holds shards has it already. `presence` is the mark of a live writer where the caller has made it already; it is closed
-    with the writer.
+    with shards has it already. `presence` is the mark of a live writer, if the caller has already made it; it is closed with
+    the writer.
 
     Raises:
         StorePathError: `path` is a file, or a folder that holds something else.
@@ -161,7 +161,7 @@ class StoreWriter:
         self.spec = standing.spec  # of an earlier version, where names alone are other ones: the store keeps its digest
 
     def stopped(self) -> errors.Interrupted:
-        """The error for a writer that was asked to stop; whoever gives the same command again goes on."""
+        """The error for a writer that was asked to stop; the same command resumes."""
         what = f"stopped with {len(self.pending)} of {self.spec.shards} shards left in {self.path}"
         return errors.Interrupted(what, remedy="run the same command again to resume")
 
@@ -186,8 +186,8 @@ class StoreWriter:
 
     @property
     def placed(self) -> list[int]:
-        """The shards that were in place when the store was opened, or that this writer wrote: the files of a shard that another
-        writer has just recorded may still be on their way.
+        """The shards that were in place when the store was opened, or that this writer wrote. A shard that another writer has
+        just recorded may not have its files in place yet.
         """
         return sorted(self._taken)
 
@@ -215,13 +215,13 @@ class StoreWriter:
 
     @property
     def bytes_left(self) -> int:
-        """About how many bytes of the disk, in whole blocks, are still to be taken, before compression."""
+        """About how many bytes of the disk, in whole blocks, the rest will take, before compression."""
         return store_bytes(self.plan, self.pending, self.environment, block=self.folder.block())
 
     @contextmanager
     def shard(self, shard: int) -> Iterator[ShardWriter]:
-        """Write a shard a part after the other, with no more than a chunk of it in memory: see `ShardWriter`. Raises
-        `RepeatedRow` as `write_logits` does.
+        """Write a shard part by part, with at most one chunk of it in memory: see `ShardWriter`. Raises `RepeatedRow` as
+        `write_logits` does.
         """
         first, last = self.rows_of(shard)
         if shard in self._taken:
@@ -247,22 +247,22 @@ class StoreWriter:
         fold: NDArray[np.uint16] | None = None,
         are_logits: bool = False,
     ) -> None:
-        """Encode and commit a shard. Of a store of several targets `labels` and `logits` are mappings by their names.
+        """Encode and commit a shard. With several targets, `labels` and `logits` are mappings by their names.
 
         Args:
             keys: (R, 16) content keys.
-            labels: hard labels as `softlabels.labels.hard` says: (R, [P]) int64 of distributions, -1 for none (of tokens
-                (R,): always). None, or no entry, of a target without a column of them.
-            logits: (R, [P,] M, C) raw outputs of every member, float16 to float64; reduced here where the spec says so.
-            mask: (R, P) of rows of positions, see `softlabels.store.positions`; where it is 0, outputs do not matter.
-            document: (R, P), of rows of tokens besides.
-            inputs: (R, ...) prepared inputs, where the spec embeds them. fold: (R,) where it has folds.
-            are_logits: they are, even where they look like probabilities, which are refused else.
+            labels: hard labels as in `softlabels.labels.hard`: (R, [P]) int64 for distributions, -1 for none (for tokens (R,),
+                always -1). None, or no entry, for a target without a column of them.
+            logits: (R, [P,] M, C) raw outputs of every member, float16 to float64; reduced here if the spec says so.
+            mask: (R, P) for rows of positions, see `softlabels.store.positions`; where it is 0, outputs do not matter.
+            document: (R, P), also needed for rows of tokens.
+            inputs: (R, ...) prepared inputs, if the spec embeds them. fold: (R,), if it has folds.
+            are_logits: they are logits even if they look like probabilities, which are otherwise refused.
 
         Raises:
             LogitsError, LabelError: naming row and member.
-            RepeatedRow: the shard was in the store when it was opened, or this writer wrote it. (Where another process
-                commits the same shard at the same time, the first one wins and the other's write is dropped.)
+            RepeatedRow: the shard was in the store when it was opened, or this writer wrote it. (If another process commits the
+                same shard at the same time, the first one wins and the other's write is dropped.)
             DiskFull, StorageError: nothing of this shard is visible; earlier shards are kept.
         """
         self.rows_of(shard)
@@ -297,15 +297,15 @@ class StoreWriter:
         fold: NDArray[np.uint16] | None = None,
         fidelity: Lost | Mapping[str, Lost],
     ) -> None:
-        """Commit a shard whose outputs are encoded already. Of a store of several targets `labels`, `columns` and `fidelity`
-        are mappings by their names.
+        """Commit a shard whose outputs are already encoded. With several targets, `labels`, `columns` and `fidelity` are
+        mappings by their names.
 
         Args:
             columns: the encoding's columns, each (R, [P,] M, ...), or (R * P, M, ...) as `Encoding.encode` gives them.
-            fidelity: what encoding them lost. The others: as `write_logits` says.
+            fidelity: what encoding them lost. The others: as for `write_logits`.
 
         Raises:
-            UserError: columns that are not the specification's, or that cannot be true; others as `write_logits` says.
+            UserError: columns that are not the specification's, or have impossible values; others as for `write_logits`.
         """
         by_name = labels if isinstance(labels, Mapping) else {} if labels is None else {"": labels}
         own = {stored_name(name, LABEL): values for name, values in by_name.items()}
@@ -322,8 +322,8 @@ class StoreWriter:
 
     def seal(self, *, checked: bool = False, beat: Callable[[], object] = lambda: None) -> Manifest:
         """Check that every shard is there and write card, metadata for other readers, and last the manifest. `said` then holds
-        what there is to say of the labels. `checked`: they were, as those of a sealed store that is copied, and are not
-        refused; neither are those of a store that was sealed before it was repaired. `beat` is called often meanwhile.
+        the findings on the labels. Labels are not refused if they were `checked`, as in a copy of a sealed store, or if the
+        store was sealed before a repair. `beat` is called often meanwhile.
 
         Raises:
             UnsealedStore: shards are missing.

@@ -42,11 +42,11 @@ class Batch:
 
     Attributes:
         inputs: (B, ...) of the prepared inputs' dtype.
-        targets: what is known of each target, by its name; "" is that of one without a name.
+        targets: the labels of each target, by its name; "" for one without a name.
         rows: (B,) int64, the row of each example in the transfer rows.
-        mask: (B, P) bool, the positions that count, of all targets alike; None where rows have none.
-        first: the place of the first example in the whole batch, of which these are a part: of a process, or a slice.
-        whole: how many rows that has; None where these are all.
+        mask: (B, P) bool, the positions that count, for all targets; None if rows have no positions.
+        first: the place of the first example in the whole batch, if this is a process's part of it, or a slice.
+        whole: how many rows the whole batch has; None if these are all.
 
     Example:
         >>> batch = next(Loader(EmbeddedRows(store), store, batch_size=50, seed=0).epoch(0))
@@ -62,7 +62,7 @@ class Batch:
     whole: int | None = None
 
     def only(self, name: str) -> Batch:
-        """The same with one target, which then has no name. Raises `SeveralTargets` where there is none of this name."""
+        """The same with one target, which then has no name. Raises `SeveralTargets` if no target has this name."""
         if name not in self.targets:
             raise SeveralTargets(f"a batch has no target {name!r}", remedy=f"ask for one of {some(self.targets)}")
         return self if not name else replace(self, targets={"": self.targets[name]})

@@ -28,21 +28,21 @@ _ASK_WORKERS = "use torchdata's StatefulDataLoader, and its state_dict and load_
 class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
     """The batches of a `Loader` for `DataLoader`, as dicts of tensors by the names that `SoftLabelDataset` lists.
 
-    They are batches already, which `batch_size=None` says. A pass gives every row once, whatever the number of workers and
-    processes: each gives a stretch of its own of the epoch's sequence, so that none reads the others' chunks, and nothing is
-    agreed upon. `batch_size` rows are those of all processes
-    together, each of which makes as many steps. Without workers, or with one, and in one process the batches are those of
-    `Loader.epoch`. With n workers batch b comes from worker b % n; worker 0 begins at the epoch's first row, and the next one
-    where it ends. Of several processes rank 0 begins there, and the next rank where its last worker ends. So the order depends
-    on both numbers, and on nothing else. Memory is that of the loader, in each worker.
+    They are already batches, so pass `batch_size=None`. A pass gives every row once, for any number of workers and processes:
+    each gives its own stretch of the epoch's sequence, so none reads the others' chunks, and they need not communicate.
+    `batch_size` counts the rows of all processes together; each makes the same number of steps. In one process with at most one
+    worker, the batches are those of `Loader.epoch`. With n workers, batch b comes from worker b % n; worker 0 begins at the
+    epoch's first row, and each next worker where the one before ends. With several processes, rank 0 begins there, and each
+    next rank where the last worker of the one before ends. So the order depends on both numbers, and on nothing else. Memory is
+    that of the loader, in each worker.
 
-    `state_dict` says where a pass stands, to the batch, and `load_state_dict` goes on there: in this process where it has no
+    `state_dict` gives the position of a pass, to the batch, and `load_state_dict` resumes there: in this process if it has no
     workers, else in torchdata's `StatefulDataLoader`, which asks the workers.
 
     Args:
-        loader: of all rows; its own `part` is for several processes that exchange rows, which workers cannot.
-        part: `Part(rank, world)` where each process has batches of its own; `Part()`, all, where one reads for the others, as
-            accelerate does. It must be given where torch.distributed joins several processes.
+        loader: one of all rows, without a `part`: processes with a part exchange rows, and workers cannot.
+        part: `Part(rank, world)` if each process has its own batches; `Part()`, all, if one reads for the others, as in
+            accelerate. Required if torch.distributed joins several processes.
 
     Raises:
         ConfigError: a loader of a part, no `part` among several processes, or batches that do not give each process a row.
@@ -76,8 +76,8 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
         return self._stretch().steps
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next pass gives: 0 at first, and without workers the next one after a pass to the end. With workers
-        each pass is the same epoch unless this says another. A place that was loaded is kept if it is one of this epoch.
+        """Set the epoch of the next pass: 0 at first, and without workers the next one after a complete pass. With workers each
+        pass is the same epoch until this sets another. A loaded position is kept if it is in this epoch.
         """
         self._epoch.fill_(epoch)
         self._by_workers.fill_(0)
@@ -85,7 +85,7 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
             self._loaded, self._place = None, (epoch, 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers and texts: the epoch and batch that come next, and what they depend on.
+        """Plain numbers and texts: the next epoch and batch, and what they depend on.
 
         Raises:
             ConfigError: workers give the batches, and this process does not know how many.
@@ -98,11 +98,12 @@ class SoftLabelBatches(IterableDataset[dict[str, Tensor]]):
         return {"epoch": epoch, "batch": batch, **self._facts()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The next pass goes on there.
+        """Start the next pass at this position.
 
         Raises:
-            SpecMismatch: when it begins, of another order, or another number of processes or workers.
-            ConfigError: it is no state of such batches; when the pass begins, it was loaded here, and workers give the batches.
+            SpecMismatch: when the pass begins, for another order, or another number of processes or workers.
+            ConfigError: not a state of such batches; or, when the pass begins, the state was loaded in this process but workers
+                give the batches.
         """
         needed = {"epoch", "batch", *self._facts()}
         if not (isinstance(state, Mapping) and needed <= state.keys()) or min(state["epoch"], state["batch"]) < 0:

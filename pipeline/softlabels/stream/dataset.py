@@ -42,25 +42,25 @@ if TYPE_CHECKING:
 class SoftLabelDataset(Dataset[dict[str, Tensor]]):
     """Examples by number: `{"input", "label", "row"}` and, with a store, its columns of soft labels, as tensors.
 
-    `input` has the shape and dtype of a prepared input, `label` is int64 (-1 = none), `row` the int64 number of the row
-    in the transfer rows. Of rows of positions `label` is (P,), of tokens each position's next token, and beside it stands
-    `mask` (P,) bool, the positions that count. Dense labels are `logits` ([P,] M, C) float16 and `shift` ([P,] M) float32;
-    sparse ones what `softlabels.labels.topk` says, unsigned integers seen as signed ones. Of other kinds of targets labels are
-    what `softlabels.labels.hard` says, and there are `logits` ([P,] M, C) or `values` ([P,] M, D). Where targets have
-    names, their columns begin with them: `box.label`, `box.values`.
+    `input` has the shape and dtype of a prepared input, `label` is int64 (-1 = none), `row` the int64 number of the row in the
+    transfer rows. For rows of positions `label` is (P,), for tokens each position's next token, with `mask` (P,) bool, the
+    positions that count. Dense labels are `logits` ([P,] M, C) float16 and `shift` ([P,] M) float32; sparse ones are the
+    columns of `softlabels.labels.topk`, with unsigned integers viewed as signed ones. Other kinds of targets have labels as in
+    `softlabels.labels.hard`, and `logits` ([P,] M, C) or `values` ([P,] M, D). If targets have names, their columns begin with
+    them: `box.label`, `box.values`.
 
-    `DataLoader` makes batches of them, tensors by the same names with an axis of rows before the others, and `soft_labels`
-    makes `SoftLabels` of a batch. Shuffle them by `windows`, not by `shuffle=True`, which reads a chunk for every row once
-    the labels are larger than `cache_bytes`.
+    `DataLoader` makes batches of them, tensors with the same names and an axis of rows first, and `soft_labels` makes
+    `SoftLabels` from a batch. Shuffle with `windows`, not with `shuffle=True`, which reads a chunk for every row if the labels
+    are larger than `cache_bytes`.
 
     Works in worker processes, forked or spawned; each of them reads all chunks. `SoftLabelBatches` divides them.
 
     Args:
-        cache_bytes: decoded chunks kept in memory, by each worker process for itself.
+        cache_bytes: size of the decoded chunks that each worker process keeps in memory.
         rows, store, selection, missing, weights, members, labelled, targets: as in `loader.Loader`.
 
     Raises:
-        UnlabelledRows, LabelError, ClassMismatch, AlignmentError, ConfigError: as `examples.join_examples` says.
+        UnlabelledRows, LabelError, ClassMismatch, AlignmentError, ConfigError: as for `examples.join_examples`.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -112,8 +112,8 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
         return Rows(tensors_of(self._examples, self._examples.with_inputs(self._examples.take(numbers))))
 
     def windows(self, *, seed: int, block: int | None = None, window: int = 16) -> Windows:
-        """A sampler that shuffles as a `Loader` does: blocks of rows, and the rows of `window` blocks at a time with each
-        other, by keys, seed and epoch. `cache_bytes` should hold the chunks of three windows.
+        """A sampler that shuffles as a `Loader` does: it shuffles blocks of rows, and then the rows of `window` blocks at a
+        time, by keys, seed and epoch. `cache_bytes` should hold the chunks of three windows.
 
         Args:
             seed, block, window: as in `loader.Loader`.
@@ -135,8 +135,8 @@ class SoftLabelDataset(Dataset[dict[str, Tensor]]):
         self.__dict__ |= state | {"_examples": unpacked(state["_examples"])}
 
     def soft_labels(self, batch: Mapping[str, Tensor], target: str = "") -> SoftLabels:
-        """The soft labels of a collated batch, with the member weights of this dataset, of rows of positions one a position and
-        row after row. `target`: which, where the store has several by name.
+        """The soft labels of a collated batch, with the member weights of this dataset; for rows of positions one per position,
+        row after row. `target`: its name, if the store has several.
         """
         return soft_labels_of(self._examples, batch, target)
 
@@ -149,6 +149,12 @@ def watched(batches: DataLoader[Any]) -> Iterator[Any]:
 
     Raises:
         Stalled: naming the workers that are stopped, or all of them where none is; all are ended.
+
+    Example:
+        >>> from softlabels.stream import watched
+        >>> batches = SoftLabelBatches(Loader(EmbeddedRows(store), store, batch_size=50, seed=0))
+        >>> sum(len(batch["input"]) for batch in watched(torch.utils.data.DataLoader(batches, batch_size=None)))
+        160
     """
     if batches.num_workers == 0:
         yield from batches

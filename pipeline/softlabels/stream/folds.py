@@ -21,9 +21,9 @@ _FOLD = np.uint64(4)  # sets this hash apart from those of student/split.py
 def fold_of(keys: NDArray[np.uint8], folds: int) -> NDArray[np.uint16]:
     """(R,) the fold, from 0 to folds - 1, of each row.
 
-    With a and b the two little-endian 64-bit halves of the key, and `mix` of SplitMix64 (`softlabels.stream.order`),
-    h = mix(b xor mix(a xor mix(4))), and the fold is the upper half of h times `folds`, divided by 2^32 and rounded down. So
-    folds are of equal size but for chance: 5,000 distinct keys in five folds have 1,000 ± 28 each.
+    With a and b the two little-endian 64-bit halves of the key, and `mix` of SplitMix64 (`softlabels.stream.order`), h = mix(b
+    xor mix(a xor mix(4))), and the fold is the upper half of h times `folds`, divided by 2^32 and rounded down. So folds are of
+    equal size except for chance: of 5,000 distinct keys, each of five folds has 1,000 ± 28.
 
     Args:
         keys: (R, 16) uint8 content keys.

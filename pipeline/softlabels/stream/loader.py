@@ -66,40 +66,39 @@ READERS = 2  # threads that read and check chunks; on two cores a third brought 
 
 
 class Loader:
-    """Batches of the rows of `rows`, with soft labels out of `store` (None: hard labels only).
+    """Batches of the rows of `rows`, with soft labels from `store` (None: hard labels only).
 
     Args:
         batch_size: rows in a batch; the last batch of an epoch may be shorter, no row is dropped or repeated.
-        seed: with the epoch's number decides the order, and nothing else does: not time, workers or restarts.
+        seed: with the epoch's number it decides the order; time, workers and restarts do not change it.
         selection: distinct row numbers to use; all by default.
-        shuffle: False gives the rows in the order of `selection`, each epoch alike. Where the store keeps them in
-            another order, memory stays bounded all the same but chunks are read more than once.
-        block: consecutive rows of `rows` that stay together in the shuffle, up to its windows; `default_block` by default.
-            Beside keys, seed and epoch nothing but this decides the order: not the store's content, row order or chunks.
-        window: blocks whose rows are mixed with each other. In memory are up to three windows of what stores hold (or three
-            times `READ_BYTES` where those are smaller), where chunks do not fit into blocks as many chunks as two windows
-            have blocks, and of inputs that are mapped from a file three times `INPUT_BYTES`, or three batches. Of a `part`
-            each process holds its part of that, and of what it reads at once up to three times its part.
-            `KEPT_BYTES` of these are kept for the next epoch.
+        shuffle: False gives the rows in the order of `selection` in every epoch. If the store has them in another order, memory
+            stays bounded but chunks are read more than once.
+        block: consecutive rows of `rows` that stay together in the shuffle, up to its windows; `default_block` by default. Only
+            keys, seed, epoch and this decide the order; the store's content, row order and chunks do not.
+        window: blocks whose rows are mixed with each other. Memory holds up to three windows of the stores' data (or three
+            times `READ_BYTES` if that is more); if chunks do not fit into blocks, as many chunks as two windows have blocks;
+            and of memory-mapped inputs three times `INPUT_BYTES`, or three batches. With a `part`, each process holds its part
+            of that, and up to three times its part of what it reads at once. `KEPT_BYTES` of these are kept for the next epoch.
         missing: "error", or "skip" to leave out rows that the store does not label (`left_out` counts them).
         weights: (M,) member weights; by default those of the store.
-        members: numbers of the members to take, whose `weights` those are; by default all.
-        labelled: (R,) bool, the rows whose hard label may be used; that of the others becomes none.
+        members: numbers of the members to use, with these `weights`; by default all.
+        labelled: (R,) bool, the rows whose hard label may be used; the others become unlabelled.
         targets: names of the store's targets that batches carry; by default all.
-        part: which rows of every batch this process is given, where several share them; all by default. Batches, their order
-            and `order_digest` are those of one process; `Batch.first` and `Batch.size` say where a part stands. Each process
-            reads its part of the chunks, and they exchange rows in the background. So all must have the same data and
-            arguments, begin an epoch at the same batch, and leave it at the same one.
+        part: this process's rows of every batch, if several processes share them; all by default. Batches, their order and
+            `order_digest` are those of one process; `Batch.first` and `Batch.size` give the place of a part. Each process reads
+            its part of the chunks, and they exchange rows in the background. So all must have the same data and arguments, and
+            begin and leave an epoch at the same batch.
 
     Attributes:
         steps_per_epoch: batches in an epoch.
-        rows: (N,) int64, the rows of the transfer set that are used, in the order of `selection`.
+        rows: (N,) int64, the used rows of the transfer set, in the order of `selection`.
         left_out: how many selected rows have no soft labels.
         order_digest: equal for two loaders that give the same rows in the same order at every epoch.
-        order: what the order goes by, for the files of a run: {"by": "keys", "block": rows}, or {"by": "chunks"}.
+        order: what decides the order, for the files of a run: {"by": "keys", "block": rows}, or {"by": "chunks"}.
 
     Raises:
-        UnlabelledRows, LabelError, ClassMismatch, AlignmentError, ConfigError: as `examples.join_examples` says.
+        UnlabelledRows, LabelError, ClassMismatch, AlignmentError, ConfigError: as for `examples.join_examples`.
 
     Example:
         >>> loader = Loader(EmbeddedRows(store), store, batch_size=50, seed=0)
@@ -155,16 +154,18 @@ class Loader:
 
     @property
     def examples(self) -> Examples:
-        """What it reads, in the order of `rows`."""
+        """The examples that it reads, in the order of `rows`."""
         return self._joined
 
     @property
     def rows_per_chunk(self) -> int:
-        """Of the store that is read; as if there were one, where none is."""
+        """Rows per chunk of the store; without a store, the default."""
         return MOST_ROWS if self._store is None else self._store.rows_per_chunk
 
     def by_chunks(self) -> Loader:
-        """The same rows in the order of earlier versions, which went by the store's content and chunks: for runs begun so."""
+        """The same rows in the order of earlier versions, which depended on the store's content and chunks: for runs begun with
+        it.
+        """
         other = object.__new__(Loader)
         other.__dict__ |= {name: value for name, value in self.__dict__.items() if name != "_order"}
         other._examples, other._span = self._joined, 1
@@ -186,8 +187,8 @@ class Loader:
         return as_they_stand(len(self._examples), window_items=rows, batch_size=self.batch_size)
 
     def times_read(self) -> float:
-        """How often an epoch reads a chunk of labels: once where the store's rows stand in the order of these rows, else as a
-        sample of its windows says.
+        """How often an epoch reads a chunk of labels: once if the store has its rows in this order, else estimated from a
+        sample of windows.
         """
         labelled_by, epoch = self._examples.labelled_by, self._epoch(0)
         in_order = np.empty_like(labelled_by)
@@ -197,8 +198,8 @@ class Loader:
         return often if often > ANOTHER_ORDER * least else 1.0
 
     def repeats(self) -> int:
-        """How many rows have the labels of an earlier row, whose key they have; 0 where those of the others do not stand in the
-        order of these rows.
+        """How many rows share the key, and so the labels, of an earlier row; 0 if the store has the other rows in another
+        order.
         """
         labelled_by = self._examples.labelled_by[np.argsort(self.rows)]
         _, firsts = np.unique(labelled_by, return_index=True)
@@ -206,10 +207,10 @@ class Loader:
         return (len(labelled_by) - len(firsts)) * in_order
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches from `start` to the end of an epoch: the same on every call. Close it, or drop it, to stop early.
+        """Batches from `start` to the end of an epoch, the same on every call. Close the iterator, or drop it, to stop early.
 
-        Raises `MissingShard` or `DamagedShard` before a row of that shard is handed out, and `AlignmentError` before a row
-        whose tokens are not those that the store counts.
+        Raises `MissingShard` or `DamagedShard` before it gives a row of that shard, and `AlignmentError` before a row whose
+        tokens are not those that the store counts.
         """
         if not 0 <= start <= self.steps_per_epoch:
             raise ConfigError(
@@ -219,8 +220,8 @@ class Loader:
         return self._batches(self._epoch(epoch), start)
 
     def columns(self, epoch: int, stretch: Stretch, start: int = 0) -> Generator[dict[str, Tensor]]:
-        """The batches of a stretch of an epoch, from its own batch `start` on, as tensors by the names of their columns. Of all
-        processes this one alone reads it. Raises as `epoch`.
+        """The batches of a stretch of an epoch, from its own batch `start` on, as tensors by column name. Only this process
+        reads the stretch. Raises as `epoch` does.
         """
         if start * stretch.size < stretch.stop - stretch.start:
             own = self._epoch(epoch).stretch(stretch.start, stretch.stop, batch_size=stretch.size)

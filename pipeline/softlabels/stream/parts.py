@@ -24,14 +24,14 @@ def _alone(messages: Sequence[Buffer]) -> list[Buffer]:
 
 @dataclass(frozen=True)
 class Part:
-    """The part of one process.
+    """One process's part of every batch.
 
     Attributes:
-        rank, world: it is number `rank`, from 0, of `world` processes.
-        exchange: sends a message to each process, and gives the one that each sent to this; both are W in the order of ranks,
-            the own one is looked at by nobody, and some are empty. A loader's background thread calls it, equally often and in
-            the same order in every process; so loaders that are iterated at the same time need an exchange each. It raises
-            where a process is gone, rather than wait for it.
+        rank, world: the process is number `rank`, from 0, of `world` processes.
+        exchange: sends one message to each process, and returns the message from each. Both are lists of `world` messages in
+            the order of ranks; the own one is ignored, and some are empty. A loader's background thread calls it, equally often
+            and in the same order in every process, so loaders that are iterated at the same time need one exchange each. It
+            raises if a process is gone, instead of waiting for it.
 
     Raises:
         ConfigError: there is no such rank.
@@ -53,7 +53,7 @@ class Part:
             )
 
     def rows(self, count: int) -> slice:
-        """Those of a batch of `count` rows; of fewer rows than processes some are given none."""
+        """The part's rows of a batch of `count` rows; with fewer rows than processes some get none."""
         return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
     def count(self, count: int) -> int:
@@ -61,8 +61,8 @@ class Part:
         return count * (self.rank + 1) // self.world - count * self.rank // self.world
 
     def ranks(self, start: int, stop: int, *, size: int, total: int) -> Ints:
-        """(stop - start,) the rank that is given each row from `start` to `stop` of a sequence of `total` rows, in batches of
-        `size` and a last one of what remains.
+        """(stop - start,) the rank that gets each row from `start` to `stop` of a sequence of `total` rows, in batches of
+        `size` and a last one with the rest.
         """
         places = np.arange(start, stop)
         ranks, last = self._of_batch(size)[places % size], places >= total - total % size

@@ -67,7 +67,7 @@ class StoredRows:
 
 
 class EmbeddedRows(StoredRows):
-    """The rows that a store holds itself (`inputs: embed`), in the place of a transfer set.
+    """The rows that a store holds itself (`inputs: embed`), in place of a transfer set.
 
     Example:
         >>> len(EmbeddedRows(store).keys)

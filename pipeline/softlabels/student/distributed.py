@@ -63,6 +63,12 @@ def ranks_here(device: str = "auto") -> Iterator[Ranks]:
     Raises:
         ConfigError: processes that would share a GPU.
         RankLost: not all have come, or one has gone.
+
+    Example:
+        >>> from softlabels.student.distributed import ranks_here
+        >>> with ranks_here("cpu") as ranks:  # one process alone where no others were started
+        ...     ranks.rank
+        0
     """
     if processes_here() < 2:
         yield ALONE

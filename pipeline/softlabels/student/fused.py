@@ -49,25 +49,33 @@ def linear_distillation_loss(
     labelled: int | None = None,
     block_bytes: int | None = None,
 ) -> Tensor:
-    """`losses.distillation_loss`, with its options in `spec` and its errors, of the logits hidden @ weight[:C].T + bias[:C].
+    """`losses.distillation_loss` of the logits hidden @ weight[:C].T + bias[:C], with its options in `spec` and its errors.
 
-    Products are taken in the dtype of `hidden`, to which `weight` is cast once where it has another; all else, and the sums
-    of gradients over blocks, in float32 (forward_kl, soft_ce of float64 in float64). Gradients of outputs beyond C are 0.
+    Products are taken in the dtype of `hidden`; a `weight` of another dtype is cast to it once. Everything else, and the sums
+    of gradients over blocks, is in float32 (forward_kl, soft_ce of float64 in float64). Gradients of outputs beyond C are 0.
 
     Args:
-        hidden, weight, bias: (N, d), (V, d) and (V,) or None, any float dtype. soft, labels: of the N positions.
+        hidden, weight, bias: (N, d), (V, d) and (V,) or None, any float dtype. soft, labels: those of the N positions.
         classes: C.
         valid: (N,) bool, the positions that count; None for all.
-        positions, labelled: of the whole batch, where this is a micro-batch, how many count, and how many have a label.
-        block_bytes: float32 logits of a block of positions; by default what suits the device, 16 MiB or 256 positions on a
-            CPU, 1 GiB elsewhere. Memory beyond the arguments and their gradients is about half as much again.
+        positions, labelled: for a micro-batch, how many positions of the whole batch count, and how many have a label.
+        block_bytes: size of the float32 logits of a block of positions; by default 16 MiB or 256 positions on a CPU, 1 GiB
+            elsewhere. Memory beyond the arguments and their gradients is about half as much again.
 
     Returns:
         Scalar float32, float64 for float64 states.
 
     Raises:
-        ConfigError: also for a loss that is no sum over positions (dist).
+        ConfigError: also for a loss that is not a sum over positions (dist).
         ClassMismatch: also for fewer outputs than classes.
+
+    Example:
+        >>> from softlabels.student.fused import linear_distillation_loss
+        >>> from softlabels.student.loss_spec import LossSpec
+        >>> batch = next(Loader(EmbeddedRows(store), store, batch_size=50, seed=0).epoch(0))
+        >>> head = torch.nn.Linear(6, 5)
+        >>> spec = LossSpec(temperature=4.0, hard_weight=0.1, soft_weight=0.9)
+        >>> linear_distillation_loss(batch.inputs, head.weight, head.bias, batch.soft, batch.labels, spec, classes=5).backward()
     """
     soft = soft if spec.soft_weight > 0 else None
     _check_shapes(hidden, weight, bias, soft, labels, classes, spec.target)

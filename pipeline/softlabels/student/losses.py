@@ -91,16 +91,16 @@ def distillation_loss(
 
     Args:
         student: (B, C) raw logits z, or vectors (B, D), any float dtype.
-        soft: the teacher's labels of the same rows; None where `soft_weight` is 0, and not looked at there.
-        labels: hard labels as `softlabels.labels.hard` says: of classes (B,) int64, -1 for none.
+        soft: the teacher's labels of the same rows; ignored, and may be None, if `soft_weight` is 0.
+        labels: hard labels as in `softlabels.labels.hard`: for classes (B,) int64, -1 for none.
         temperature: T > 0 of the soft term; the hard term is taken at T = 1. Losses of values have none.
         hard_weight, soft_weight: finite, >= 0; a term of weight 0 is not computed.
-        loss, loss_args: a name of `LOSSES`, and its arguments where they are not the defaults.
+        loss, loss_args: a name of `LOSSES`, and its arguments if they are not the defaults.
         logit_standardization: the soft term sees standardised logits of student and members, the hard term does not.
-        mean: how members are averaged, see `softlabels.labels.ensemble`; `logit_mse` always takes the mean logits, and of
-            values there is one.
-        positions, labelled: how many positions, and how many with a label, the whole batch has; those of this call by
-            default. With them the losses of micro-batches add up to the loss of the batch (but not for `dist`).
+        mean: how members are averaged, see `softlabels.labels.ensemble`; `logit_mse` always takes the mean logits, and values
+            have only one mean.
+        positions, labelled: the number of positions, and of labelled ones, in the whole batch; by default those of this call.
+            With them the losses of micro-batches add up to the loss of the batch (except for `dist`).
         class_weights: (C,) float32, see `class_weights`.
 
     Returns:
@@ -108,10 +108,10 @@ def distillation_loss(
         a labelled row.
 
     Raises:
-        ConfigError: an impossible temperature, weight or argument, an unknown name, an option that means nothing for the loss,
-            soft labels of another kind, or none where they are needed.
+        ConfigError: an impossible temperature, weight or argument, an unknown name, an option without meaning for the loss,
+            soft labels of another kind, or missing soft labels.
         ClassMismatch: student and soft labels differ in rows or classes.
-        LabelError: a label that is none, see `hard_labels.check_labels`, or a row without one where the loss needs it.
+        LabelError: an invalid label, see `hard_labels.check_labels`, or a row without one if the loss needs it.
         LogitsError: a loss that is undefined because one side alone is -inf, see the term.
         MeanUnavailable: reduced labels cannot give the mean, or standardised members.
 

@@ -21,6 +21,11 @@ class Pruning:
         structure: single weights, which become 0 (weight), or whole hidden units, which makes a smaller network (unit).
         retrain: with which labels: own (what each student was trained with), hard or stored (those of the store).
         saliency_rows: of the training rows, over which saliencies are taken.
+
+    Example:
+        >>> from softlabels.student.pruning import Pruning
+        >>> Pruning(keep=0.5, rounds=2, structure="unit").keep
+        0.5
     """
 
     keep: float = 0.4
@@ -40,5 +45,5 @@ class Pruning:
                 raise ConfigError(f"{name} must be at least 1, not {value}", remedy=f"give {name} >= 1")
 
     def share(self, number: int, begun: float = 1.0) -> float:
-        """What is left after round `number`, from 1, where a share `begun` was left before."""
+        """The share that is left after round `number`, from 1, if a share `begun` was left before."""
         return float(begun * (self.keep / begun) ** (number / self.rounds))

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class StudentTraining(LoopConfig):
-    """How students are trained, and which.
+    """Which students are trained, and how.
 
     Attributes:
         temperature: T > 0 of the soft term: a number, a schedule over the steps such as linear:20:4 or cosine:20:4, or a list
@@ -85,19 +85,19 @@ class StudentTraining(LoopConfig):
 
     @property
     def swept(self) -> tuple[str, ...]:
-        """The axes that have several values."""
+        """The settings that have several values."""
         return tuple(axis for axis in AXES if len(_values(getattr(self, axis))) > 1)
 
     @property
     def variants(self) -> tuple[Variant, ...]:
-        """The distilled students of one seed, in the order in which values are given."""
+        """The distilled students of one seed, in the order of the given values."""
         axes = [_values(getattr(self, axis)) for axis in AXES]
         return tuple(
             Variant("distilled", dict(zip(AXES, values, strict=True)), self.swept) for values in product(*axes)
         )
 
     def of(self, variant: Variant, seed: int) -> TrainingConfig:
-        """How one student is trained."""
+        """The training of one student."""
         values: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(LoopConfig)}
         if variant.kind == "hard":  # its temperature is that of the KL it is measured with
             first = self.variants[0].values
@@ -114,7 +114,7 @@ class StudentTraining(LoopConfig):
         return TrainingConfig(**values, seed=seed)
 
     def settings(self, variant: Variant) -> dict[str, Any]:
-        """What the results say of a variant: T (if it has one), alpha (or both weights) and loss of a distilled one."""
+        """A variant's settings in the results: for a distilled one T (if it has one), alpha (or both weights) and loss."""
         if variant.kind == "hard":
             return {}
         given = dict(variant.values)

@@ -130,11 +130,11 @@ class LabelsConfig(EncodingSettings):
         self.encodings(1)
 
     def encodings(self, members: int) -> dict[str, Encoding]:
-        """What the recipe asks for, by target ("" where it has no name), of a teacher of so many members; a basis is not found
-        yet.
+        """The encodings that the recipe asks for, by target ("" without a name), for a teacher of so many members; without a
+        basis.
 
         Raises:
-            ConfigError: settings that do not go together.
+            ConfigError: settings that do not fit together.
         """
         named = target_settings(self.targets)
         if not named:
@@ -144,6 +144,6 @@ class LabelsConfig(EncodingSettings):
 
     @property
     def names(self) -> dict[str, tuple[str, ...]]:
-        """The classes' names that the recipe lists of targets that have names."""
+        """The class names that the recipe lists, by target with a name."""
         found = {name: each.classes for name, each in target_settings(self.targets).items()}
         return {name: classes for name, classes in found.items() if classes is not None}

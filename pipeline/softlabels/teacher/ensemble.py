@@ -48,15 +48,15 @@ class Ensemble:
     """The teacher's models on their device, in evaluation mode.
 
     Attributes:
-        spec: what the store says of it: name, precision, each member's class, weights digest and weight.
+        spec: its specification in the store: name, precision, each member's class, weights digest and weight.
         weights: (M,) of the members, as given.
-        batch_size: rows that the recipe lets it see at once.
+        batch_size: the most rows per batch, from the recipe.
         licence: of the weights, for the store's card.
-        expected: which targets it is asked for, and of what rows; see `expect`.
+        expected: the targets it must give, and for which rows; see `expect`.
         unused: names of outputs that members gave and no target has.
-        of_fold: of each fold of the training rows the same members, trained without its rows.
-        titled: what messages put behind the name of a member.
-        files: of a fold, the weights of its members, where they are of files.
+        of_fold: for each fold of the training rows, the same members trained without its rows.
+        titled: text that messages add after the name of a member.
+        files: the weights files of a fold's members, if they come from files.
 
     Example:
         >>> two = Ensemble.of([torch.nn.Linear(6, 5), torch.nn.Linear(6, 5)], name="two")
@@ -99,8 +99,8 @@ class Ensemble:
         batch_size: int = 64,
         of_fold: Sequence[Sequence[nn.Module]] = (),
     ) -> Ensemble:
-        """Trained models that are at hand, of equal weight: each takes a batch of inputs (B, ...) and gives logits (B, [P,] C),
-        or a mapping of such by target. `of_fold` has, for each fold of the training rows (`softlabels.stream.folds`), the same
+        """Trained models in memory, of equal weight. Each takes a batch of inputs (B, ...) and gives logits (B, [P,] C), or a
+        mapping of these by target. `of_fold` has, for each fold of the training rows (`softlabels.stream.folds`), the same
         models trained without its rows.
         """
         names = [canonical(f"{type(m).__module__}.{type(m).__qualname__}") for m in models]
@@ -115,8 +115,8 @@ class Ensemble:
         positions: int | None = None,
         targets: Mapping[str, Encoding] | None = None,
     ) -> None:
-        """Rows of tokens will come, and members give (B, P, V); or rows of so many positions, (B, P, C); or other rows, (B, C).
-        Of `targets` that have names they give a mapping of such; by default it is one softmax without a name.
+        """Announce the rows: for rows of tokens members give (B, P, V), for rows of so many positions (B, P, C), for other rows
+        (B, C). For `targets` with names they give a mapping of these; the default is one softmax without a name.
 
         Raises:
             ClassMismatch: a member's checkpoint has a tokenizer of another vocabulary, or a head of another kind.
@@ -133,27 +133,27 @@ class Ensemble:
             each.expect(sequence, positions=positions, targets=targets)
 
     def folds(self, rows: TransferRows) -> int | None:
-        """How many folds label these rows: those of the training split, of a teacher that has any."""
+        """How many folds label these rows, if they are the training split and the teacher has folds."""
         return len(self.of_fold) or None if rows.split == TRAIN else None
 
     def fold_of(self, rows: TransferRows, at: slice | NDArray[np.int64]) -> NDArray[np.uint16] | None:
-        """(B,) the fold that labels each of the rows `at`; None where the members themselves do."""
+        """(B,) the fold that labels each of the rows `at`; None if the members themselves do."""
         folds = self.folds(rows)
         return None if folds is None else fold_of(rows.keys[at], folds)
 
     def asked(self, rows: TransferRows) -> Sequence[Ensemble]:
-        """Who is asked about these rows, one after the other where something is asked of each."""
+        """The ensembles that label these rows."""
         return (self,) if self.folds(rows) is None else self.of_fold
 
     @property
     def sequence(self) -> SequenceInfo | None:
-        """Of rows of tokens, what they are."""
+        """The description of rows of tokens."""
         return self.expected.sequence
 
     def logits(self, inputs: NDArray[np.generic]) -> Tensor:
-        """Every member's logits for a batch of prepared inputs (B, ...): (B, [P,] M, C) float32 on the CPU, of one target.
+        """Every member's logits for a batch of prepared inputs (B, ...): (B, [P,] M, C) float32 on the CPU, for one target.
 
-        Raises as `outputs`.
+        Raises as `outputs` does.
         """
         found, positions = self.outputs(inputs).logits().float().cpu(), self.expected.positions
         return found if positions is None else found.reshape(len(inputs), positions, *found.shape[1:])
@@ -165,16 +165,16 @@ class Ensemble:
 
     @torch.inference_mode()
     def answers(self, inputs: NDArray[np.generic], fold: NDArray[np.uint16] | None = None) -> Answers:
-        """Every member's outputs for a batch of prepared inputs (B, ...), on the device; of rows of positions for B x P
-        distributions. With `fold` (B,) each row's are those of the members of its fold.
+        """Every member's outputs for a batch of prepared inputs (B, ...), on the device; for rows of positions B x P
+        distributions. With `fold` (B,), each row is labelled by the members of its fold.
 
-        A member that offers `hidden` and `output_matrix` (see `softlabels.models.causal_lm`) makes no logits yet.
+        A member that offers `hidden` and `output_matrix` (see `softlabels.models.causal_lm`) does not make logits yet.
 
         Raises:
-            LogitsError: a member gives something else than floats (B, C), or (B, P, C) of rows of positions; or no mapping of
-                such where targets have names. ConfigError: a target that it has no output for.
-            ClassMismatch: members differ in C. Of rows of tokens C is what all of them have and the tokenizer too: outputs
-                beyond its tokens are padding, and tokens beyond the outputs must not occur (`require_known_tokens`).
+            LogitsError: a member gives something other than floats (B, C), or (B, P, C) for rows of positions; or no mapping of
+                these if targets have names. ConfigError: a target that it has no output for.
+            ClassMismatch: members differ in C. For rows of tokens, C counts the tokens that all members and the tokenizer have:
+                outputs beyond its tokens are padding, and tokens beyond the outputs must not occur (`require_known_tokens`).
         """
         if fold is not None:
             return out_of_fold(
@@ -216,7 +216,7 @@ class Ensemble:
     def batch_of(
         self, rows: TransferRows, at: slice | NDArray[np.int64], numbers: Sequence[int], *, embed: bool
     ) -> Batch:
-        """The same of the rows `at`, whose `numbers` these are."""
+        """The same for the rows `at`, with these `numbers`."""
         inputs = np.array(rows.inputs[at])
         found, fold = self.expected.count(rows, at, inputs), self.fold_of(rows, at)
         columns = {"content_key": rows.keys[at], **found.columns} | ({"input": inputs} if embed else {})
@@ -226,7 +226,7 @@ class Ensemble:
         return Batch(blocks, columns, classes, found.flat, partial(self.expected.place, numbers))
 
     def who(self, number: int) -> str:
-        """How messages call a member."""
+        """The name of a member in messages."""
         return f"member {number} ({self.spec.members[number].model}){self.titled}"
 
     @contextmanager
@@ -253,18 +253,18 @@ class Ensemble:
         return self.expected.positions if self.sequence is None else batch.shape[-1] - 1
 
     def place(self, rows: Sequence[int], numbers: Sequence[int], at: int) -> str:
-        """How distribution numbers[at] of a batch of `rows` is called."""
+        """The name in messages of distribution numbers[at] of a batch of `rows`."""
         return self.expected.place(rows, numbers[at])
 
     @property
     def said(self) -> tuple[str, ...]:
-        """What there is to say of the members, once they were asked."""
+        """Findings on the members, after they have run."""
         each = ((number, model) for number, model in enumerate(self.models) if isinstance(model, Estimator))
         own = tuple(f"{self.who(number)}: {model.zeros}" for number, model in each if model.zeros)
         return own + tuple(line for other in self.of_fold for line in other.said)
 
     def check_class_names(self, names: Sequence[str] | None, *, whose: str) -> None:
-        """Raise ClassMismatch where a member names its classes and they are not `names`, in this order."""
+        """Raise ClassMismatch if a member names its classes and they are not `names`, in this order."""
         for number, model in enumerate(self.models):
             require_class_names(model, names, who=self.who(number), whose=whose)
 
@@ -275,7 +275,7 @@ class Ensemble:
         return {name: joined([each[name] for each in found]) for name in found[0]}
 
     def environment(self) -> dict[str, str]:
-        """What, beside the specification, decides the last bits of the logits."""
+        """Everything outside the specification that decides the last bits of the logits."""
         on_gpu = self.device.type == "cuda"
         return {
             "torch": str(torch.__version__),

@@ -56,26 +56,33 @@ Floats = NDArray[np.float64]
 
 
 class Served:
-    """A model that a server holds, as a teacher of rows of tokens.
+    """A model behind a server, as a teacher of rows of tokens.
 
     Args:
         url: of the server, such as http://localhost:8000.
         model: the name under which it is served.
-        server: vllm, sglang, or openai for another one with `echo`, `logprobs` and `return_tokens_as_token_ids`.
-        key_env: name of the environment variable that holds its key, where it wants one.
+        server: vllm, sglang, or openai for any other with `echo`, `logprobs` and `return_tokens_as_token_ids`.
+        key_env: name of the environment variable with its key, if it needs one.
         dtype: what the server computes in, for the store: see its --dtype.
-        concurrency: requests in flight at a time. requests_per_second: at most; by default no limit.
-        connect_timeout, read_timeout, timeout: seconds for connecting, for a pause in an answer, for a request in all.
-        tries: how often a request is made; waits between them double from a second on, and are as long as the server asks.
-        tolerance: by how much log-probabilities of sentinel tokens may differ on average, in nats; one by 20 times that.
-        output_matrix: a safetensors file with the model's output matrix, to ask for hidden states (sglang) and keep labels of
-            any temperature. output_weight: its name in the file, where there are several matrices. output_bias: that of the
-            bias, where the model has one.
+        concurrency: the most requests in flight. requests_per_second: the most per second; by default no limit.
+        connect_timeout, read_timeout, timeout: seconds for connecting, for a pause in an answer, for a whole request.
+        tries: how often a request is made; the waits between double from one second, or are as long as the server asks.
+        tolerance: the most by which log-probabilities of sentinel tokens may differ on average, in nats; a single one may
+            differ by 20 times that.
+        output_matrix: a safetensors file with the model's output matrix, to ask for hidden states (sglang) and store labels of
+            any temperature. output_weight: its name in the file, if there are several matrices. output_bias: the name of the
+            bias, if the model has one.
 
     Attributes:
-        spec, device, weights: as of every `Teacher`; the spec once the server was met.
-        batch_size: 0, since the server cuts its batches.
-        kept: by split, the log-probabilities of the sentinels' tokens that the store was begun with.
+        spec, device, weights: as for every `Teacher`; the spec after `meet`.
+        batch_size: 0, since the server forms its batches.
+        kept: by split, the log-probabilities of the sentinels' tokens with which the store was begun.
+
+    Example:
+        >>> from softlabels.teacher.served import Served
+        >>> served = Served("http://localhost:8000", "teacher", server="vllm", concurrency=16)  # for label(rows, served, ...)
+        >>> served.model
+        'teacher'
     """
 
     def __init__(
@@ -119,7 +126,7 @@ class Served:
 
     @contextmanager
     def at_work(self, should_stop: Callable[[], bool]) -> Iterator[None]:
-        """While it is asked: what is being asked is given up where `should_stop` says so; connections close at the end."""
+        """A context for requests: they are cancelled if `should_stop` says so; connections close at the end."""
         self.web.should_stop = should_stop
         try:
             yield
@@ -128,12 +135,12 @@ class Served:
 
     @property
     def weights(self) -> NDArray[np.float64] | None:
-        """One member, which gives logits where its head is known."""
+        """One member, which gives logits if its head is known."""
         return None if self.head is None else np.ones(1)
 
     @property
     def words(self) -> str:
-        """Who is asked, how, in a line."""
+        """The server and the requests, in one line."""
         limits = self.web.limits
         rate = f", {limits.rate:g} a second" if limits.rate else ""
         labels = f"labels are the {self._k} largest and the others' mass, known at T=1 alone"
@@ -143,17 +150,17 @@ class Served:
         return f"asked: {who}, up to {limits.in_flight} requests at a time{rate}; its {labels}"
 
     def environment(self) -> dict[str, str]:
-        """Nothing of this machine decides its numbers."""
+        """The version of torch alone: the server computes the numbers."""
         return {"torch": str(torch.__version__)}
 
     def folds(self, rows: TransferRows) -> None:
-        """No members that were trained without a row."""
+        """None: no members were trained without a row."""
 
     def meet(self, sequence: SequenceInfo, encoding: Encoding, longest: int) -> None:
-        """Ask who the server is; it will be asked for prompts of at most `longest` tokens.
+        """Identify the server; prompts will have at most `longest` tokens.
 
         Raises:
-            ConfigError: it has no such model, or one of less context. NoAnswer: it gives no answer.
+            ConfigError: it has no such model, or one with a shorter context. NoAnswer: it gives no answer.
         """
         read = partial(about_itself, kind=Models)
         (models,) = self.web.ask([Ask("/v1/models", None, INFO_BYTES, read)])
@@ -184,7 +191,7 @@ class Served:
         return ""
 
     def cut(self, rows: TransferRows, spec: Spec, shard: int) -> list[tuple[int, int]]:
-        """As many rows at once as the recipe says."""
+        """Batches of as many rows as the recipe says."""
         del rows
         span = spec.shard_rows(shard)
         self._end = span.stop
@@ -192,7 +199,7 @@ class Served:
         return [(start, min(start + self.rows_at_once, span.stop)) for start in starts]
 
     def batch(self, rows: TransferRows, start: int, stop: int, *, embed: bool) -> Batch:
-        """As `Teacher.batch`: its labels are encoded already."""
+        """As `Teacher.batch`: its labels are already encoded."""
         numbers = np.arange(start, stop)
         inputs = np.array(rows.inputs[start:stop])
         counted = self.expected.count(rows, slice(start, stop), inputs)
@@ -211,7 +218,7 @@ class Served:
         return Batch({}, columns | soft, {}, counted.flat, place, {"": Lost()})
 
     def blocks(self, rows: TransferRows, at: NDArray[np.int64], target: str) -> Iterator[tuple[slice, Tensor]]:
-        """Logits (n, 1, C) of the rows `at`, of a teacher whose head is known, as `Outputs.blocks`."""
+        """Logits (n, 1, C) of the rows `at`, for a teacher with a known head, as `Outputs.blocks`."""
         del target  # it has one
         return self._blocks(rows, at, self._asked(rows, at))
 
@@ -230,8 +237,8 @@ class Served:
         return self.expected.place(rows, numbers[at])
 
     def ask_sentinels(self, rows: TransferRows) -> Floats:
-        """The log-probabilities of the sentinels' tokens, once their rows, asked together and one by one, have given the same
-        within the tolerance. Raises `TeacherError`.
+        """The log-probabilities of the sentinels' tokens, after requests for the rows together and one by one have given the
+        same within the tolerance. Raises `TeacherError`.
         """
         together = self._own(rows, SENTINELS)
         each = range(min(SENTINELS, len(rows.keys)))
@@ -247,11 +254,13 @@ class Served:
         return together
 
     def require_like(self, rows: TransferRows, kept: Floats, count: int, whose: str) -> None:
-        """Ask `count` of the sentinels again. Raises `OtherLogits` where they are not what was `kept`, those of `whose`."""
+        """Request `count` of the sentinels again. Raises `OtherLogits` if they differ from `kept`; `whose` names those in the
+        message.
+        """
         self.require_same(rows, kept, self._own(rows, count), whose)
 
     def require_same(self, rows: TransferRows, kept: Floats, found: Floats, whose: str) -> None:
-        """The same of what was `found` now, which may be the first of them."""
+        """The same check for sentinels `found` now, which may be the first."""
         mean, most = likeness(kept[: len(found)], found)
         if len(found) > len(kept) or self._differs(mean, most):
             raise OtherLogits(

@@ -76,12 +76,12 @@ class Batch:
 
 
 class Teacher(Protocol[Rows]):
-    """What labels rows: `Rows` are what it is asked about, a split of them.
+    """Anything that labels rows; `Rows` is the type of a split of rows.
 
     Attributes:
-        spec: what a store says of it: name, precision, each member's class, weights and weight in the mean.
-        device: where its logits are, and are encoded.
-        weights: (M,) of the members, by which they are reduced; None where the logits are reduced already, if at all.
+        spec: its specification in a store: name, precision, each member's class, weights and weight in the mean.
+        device: where its logits are, and where they are encoded.
+        weights: (M,) of the members, for reducing them; None if the logits are already reduced, or never are.
 
     Example:
         >>> teacher.spec.name, teacher.weights  # `Ensemble` is one
@@ -96,16 +96,16 @@ class Teacher(Protocol[Rows]):
         """As above."""
 
     def environment(self) -> dict[str, str]:
-        """What, beside the specification, decides the last bits of its logits."""
+        """Everything outside the specification that decides the last bits of its logits."""
 
     def cut(self, rows: Rows, spec: Spec, shard: int) -> list[tuple[int, int]]:
-        """First row and one past the last of each batch of a shard. They never cross into another one."""
+        """First row and one past the last of each batch of a shard. They never cross into another shard."""
 
     def batch(self, rows: Rows, start: int, stop: int, *, embed: bool) -> Batch:
-        """The rows [start, stop), one of `cut`; with their inputs where the store is to `embed` them.
+        """The rows [start, stop), one batch of `cut`; with their inputs if the store is to `embed` them.
 
         Raises:
-            LogitsError: outputs that are no logits. MissingShard, DamagedShard: of a store that is read.
+            LogitsError: outputs that are not logits. MissingShard, DamagedShard: from a store that is read.
         """
 
 

@@ -2,8 +2,8 @@
 
 config -> `source` opens a split -> `decode` and `images` give values -> `keys` hash them, `prepare` shapes them,
 `label_columns` reads the labels (or `sequences` makes rows of tokens of texts) -> `cache` keeps all three -> `rows` hands
-them out. No torch, no soft labels. Prepare functions that ship: `stack`, `scale`, `image`, `vector`, `table`, `audio`,
-`tokenize`, `vision.process`.
+them out. No torch, no soft labels. Prepare functions that ship: `stack`, `scale`, `image`, `resize`, `vector`, `table`,
+`audio`, `tokenize`, `vision.process`.
 Names are loaded when they are first used.
 """
 
@@ -16,6 +16,7 @@ from softlabels.lazy import exports
 if TYPE_CHECKING:
     from softlabels.transfer.config import TransferSetConfig as TransferSetConfig
     from softlabels.transfer.keys import array_keys as array_keys
+    from softlabels.transfer.pictures import resize as resize
     from softlabels.transfer.prepare import image as image
     from softlabels.transfer.prepare import scale as scale
     from softlabels.transfer.prepare import stack as stack

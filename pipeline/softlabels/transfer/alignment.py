@@ -42,7 +42,13 @@ def alignment(inputs: npt.NDArray[np.generic]) -> Alignment:
     """The alignment of prepared token rows (B, 2, L): token ids, and document numbers (0 = padding).
 
     Raises:
-        TransferSetError: another shape or dtype, or document numbers that do not go 1, 2, 3, ... with padding at the end.
+        TransferSetError: another shape or dtype, or document numbers that are not 1, 2, 3, ... with padding at the end.
+
+    Example:
+        >>> from softlabels.transfer.alignment import alignment
+        >>> of = alignment(np.array([[[7, 8, 9, 5, 0], [1, 1, 1, 2, 0]]]))  # two documents of 3 and 1 tokens, and padding
+        >>> of.next_token.tolist(), of.mask.tolist()
+        ([[8, 9, -1, -1]], [[1, 1, 0, 0]])
     """
     if inputs.ndim != 3 or inputs.shape[1] != 2 or inputs.shape[2] < 2 or inputs.dtype.kind not in "iu":
         raise TransferSetError(

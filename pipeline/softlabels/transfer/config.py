@@ -172,12 +172,12 @@ class TransferSetConfig:
 
     @property
     def targets(self) -> tuple[LabelColumn, ...]:
-        """The columns of hard labels that are read; rows of tokens have none."""
+        """The columns of hard labels to read; rows of tokens have none."""
         return label_columns(self.label, self.label_as, self.classes) if self.sequences is None else ()
 
     @property
     def row_positions(self) -> RowPositions | None:
-        """How many positions a row has; None where it has none, and of tokens."""
+        """How many positions a row has; None without positions, and for tokens."""
         return row_positions(self.positions, labelled=bool(self.targets))
 
     @property

@@ -49,6 +49,11 @@ class Decoded:
         values: array (B, ...) where all rows share dtype and shape, else B values.
         hashed: of images: what the key of each is made from: the encoded bytes of a lossily coded one, else the values in the
             file, which are not `values` where colours were converted.
+
+    Example:
+        >>> from softlabels.transfer.decode import Decoded
+        >>> len(Decoded(["a text", None]).values)  # None: missing
+        2
     """
 
     values: Array | Sequence[Value]
@@ -252,8 +257,9 @@ def _files(array: pa.Array, *, name: str, rows: Rows, images: bool) -> Decoded:
             value, coded = decode_image(data) if images else (data, None)
         except (OSError, ValueError) as error:
             what = "this image does not decode" if images else "this file cannot be read"
+            where = "" if file["path"] is None else f" ({file['path']})"
             raise TransferSetError(
-                f"input column {name!r}, row {row}: {what}: {error}", remedy="correct or filter such rows"
+                f"input column {name!r}, row {row}{where}: {what}: {error}", remedy="correct or filter such rows"
             ) from error
         values.append(value)
         hashed.append(data if coded is None else coded)

@@ -42,6 +42,11 @@ def reads_files(
         digests: called with the function's keyword arguments; gives what is written down instead of those that it names;
             what is None is left out.
         packages: those whose version decides the function's results as well.
+
+    Example:
+        >>> from softlabels.transfer.file_arguments import file_digest, reads_files
+        >>> @reads_files(lambda *, vocabulary: {"vocabulary": file_digest(vocabulary)})
+        ... def bag_of_words(rows, *, vocabulary): ...
     """
 
     def mark(function: F) -> F:

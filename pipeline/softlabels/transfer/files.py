@@ -12,7 +12,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, concatenate_datasets, get_dataset_config_names, load_dataset, load_from_disk
+from datasets import (
+    Dataset,
+    DatasetDict,
+    DownloadConfig,
+    concatenate_datasets,
+    get_dataset_config_names,
+    load_dataset,
+    load_from_disk,
+)
 
 from softlabels.errors import OtherLabels, TransferSetError, some
 from softlabels.transfer.class_names import files_of, require_one_naming
@@ -23,7 +31,14 @@ from softlabels.transfer.split_column import ColumnSplits
 # Owner and name: `datasets` takes a lone name like "csv" for a file format and reads what lies in the working directory.
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _SLICE = re.compile(r"(?P<name>[^\[\]]+?)\s*(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
-COMMAS = "a CSV has commas between its fields and points in its numbers: write other tables with them, or as Parquet"
+COMMAS = (
+    "a CSV has commas between its fields and points in its numbers; write another one as Parquet: "
+    "pandas.read_csv(FILE, sep=';', decimal=',').to_parquet('table.parquet')"
+)
+UTF8 = (
+    "its texts are not UTF-8: write the file again in UTF-8, or as Parquet: "
+    "pandas.read_csv(FILE, encoding='cp1252').to_parquet('table.parquet')"
+)
 # What pandas reads as a missing value of a CSV.
 MISSING_WORDS = (
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL",
@@ -104,13 +119,15 @@ def _load(config: TransferSetConfig, path: str, **options: Any) -> dict[str, Dat
         remedy = "there is no local path of that name; for the hub check id, subset, revision and the network"
     if config.sample_by is not None:
         options["sample_by"] = config.sample_by
+    # `datasets` says of files that are here that it downloads them
+    bars = DownloadConfig(download_desc="Reading files" if Path(path).is_absolute() else None)
     try:
         subset = config.subset
         if subset is not None and Path(path).is_absolute() and subset not in get_dataset_config_names(path):
             subset = None  # a local copy of the subset alone
-        data = load_dataset(path, name=subset, revision=config.revision, **options)
+        data = load_dataset(path, name=subset, revision=config.revision, download_config=bars, **options)
         if words := _words_of_classes(config, data):
-            data = load_dataset(path, name=subset, revision=config.revision, **options, **words)
+            data = load_dataset(path, name=subset, revision=config.revision, download_config=bars, **options, **words)
         builder = next(iter(data.values())).info.builder_name
         require_one_naming(config, data, files_of(path, builder, name=subset, **options))
     except OtherLabels:
@@ -122,7 +139,7 @@ def _load(config: TransferSetConfig, path: str, **options: Any) -> dict[str, Dat
                 remedy="drop transfer_set.sample_by",
             ) from None
         if isinstance(error.__cause__ or error, UnicodeDecodeError):
-            remedy = "its texts are not UTF-8: write the files again in UTF-8"
+            remedy = UTF8
         what = one_line(error.__cause__ or error)
         if "tokenizing data" in what:
             remedy = COMMAS
@@ -164,9 +181,10 @@ def split_of(data: Mapping[str, Dataset], split: str, *, config: TransferSetConf
         if name in data:
             return data[name]
         column = config.split_column
+        more = "; slices are splits too: 'train[:80%]' and 'train[80%:]', of rows in random order"
         raise TransferSetError(
             f"{config.source} has no split {name!r}",
-            remedy=f"its splits are {some(data, 20)}{'' if column is None else f' (the values of split_column {column!r})'}",
+            remedy=f"its splits are {some(data, 20)}{more if column is None else f' (the values of split_column {column!r})'}",
         )
 
     return whole(split) if split in data or not re.search(r"[\[+]", split) else pick(split, whole)

@@ -51,7 +51,14 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def content_keys(columns: Sequence[Decoded]) -> Bytes:
-    """Keys (B, 16) uint8 of a block of rows, from its decoded input columns; a missing value is None."""
+    """Keys (B, 16) uint8 of a block of rows, from its decoded input columns; a missing value is None.
+
+    Example:
+        >>> from softlabels.transfer.decode import Decoded
+        >>> from softlabels.transfer.keys import content_keys
+        >>> content_keys([Decoded(["a text", "another"])]).shape
+        (2, 16)
+    """
     missing = missing_rows(columns)
     if not missing.any():
         return _whole_keys(columns)
@@ -92,7 +99,7 @@ def _whole_keys(columns: Sequence[Decoded]) -> Bytes:
 
 
 def array_keys(*columns: npt.ArrayLike) -> Bytes:
-    """Keys (R, 16) uint8 of rows that are at hand as arrays, one (R, ...) for each input column: numbers, or text.
+    """Keys (R, 16) uint8 of rows given as arrays, one (R, ...) for each input column: numbers, or text.
 
     Raises:
         TransferSetError: an array of anything else.
@@ -121,7 +128,13 @@ def _at_hand(column: npt.ArrayLike) -> Decoded:
 
 
 def salted_keys(keys: Bytes, salt: bytes) -> Bytes:
-    """Keys (R, 16) uint8 by version 3 of the rule, of keys (R, 16) by version 1 or 2."""
+    """Keys (R, 16) uint8 by version 3 of the rule, of keys (R, 16) by version 1 or 2.
+
+    Example:
+        >>> from softlabels.transfer.keys import salted_keys
+        >>> salted_keys(array_keys(inputs), b"a secret of 16 bytes or more").shape
+        (200, 16)
+    """
     secret = blake3(salt, derive_key_context=_CONTEXT).digest()
     rows = keys.tobytes()
     found = [blake3(rows[start : start + 16], key=secret).digest(16) for start in range(0, len(rows), 16)]

@@ -25,7 +25,7 @@ _MODES = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGBA"}
 BIT_DEPTH, COLOUR_MODE, VALUE_RANGE = "bit depth", "colour mode", "value range"
 Kinds = dict[str, dict[str, int]]  # aspect -> kind -> number of the first row of it
 # Prepare functions that bring every colour mode to one.
-CONVERT_COLOURS = ("softlabels.transfer.vision.process",)
+CONVERT_COLOURS = ("softlabels.transfer.resize", "softlabels.transfer.vision.process")
 
 
 class Seen:

@@ -36,6 +36,11 @@ def stack(rows: Sequence[Row]) -> Array:
 
     Raises:
         TransferSetError: several input columns, text, or rows whose dtypes or shapes differ.
+
+    Example:
+        >>> from softlabels.transfer import stack
+        >>> stack([np.zeros((8, 8), np.uint8), np.ones((8, 8), np.uint8)]).shape
+        (2, 8, 8)
     """
     types = set(map(type, rows))
     if type(None) in types:
@@ -65,7 +70,13 @@ def stack(rows: Sequence[Row]) -> Array:
 
 
 def scale(rows: Sequence[Row], *, divisor: float) -> npt.NDArray[np.float32]:
-    """Rows of one dtype and shape as float32, divided by `divisor`: (B, ...); of several input columns (B, F)."""
+    """Rows of one dtype and shape as float32, divided by `divisor`: (B, ...); of several input columns (B, F).
+
+    Example:
+        >>> from softlabels.transfer import scale
+        >>> scale([np.array([0, 4, 16], np.uint8)], divisor=16).tolist()
+        [[0.0, 0.25, 1.0]]
+    """
     if not isinstance(divisor, int | float) or not np.isfinite(divisor) or divisor == 0:
         raise ConfigError(f"scale cannot divide by {divisor!r}", remedy="set prepare.init_args.divisor")
     values = vector(rows) if isinstance(rows[0], tuple) else stack(rows)
@@ -77,6 +88,11 @@ def image(rows: Sequence[Row], *, divisor: float = 255.0) -> npt.NDArray[np.floa
 
     Raises:
         TransferSetError: as `stack`, or rows that are no images.
+
+    Example:
+        >>> from softlabels.transfer import image
+        >>> image([np.zeros((28, 28, 3), np.uint8)]).shape
+        (1, 3, 28, 28)
     """
     values = scale(rows, divisor=divisor)
     if values.ndim not in (3, 4):
@@ -92,6 +108,11 @@ def vector(rows: Sequence[Row]) -> npt.NDArray[np.float32]:
 
     Raises:
         TransferSetError: as `stack`, column by column.
+
+    Example:
+        >>> from softlabels.transfer import vector
+        >>> vector([(1, 2.5), (3, 4.5)]).tolist()  # rows of two columns
+        [[1.0, 2.5], [3.0, 4.5]]
     """
     tuples = [row if isinstance(row, tuple) else (row,) for row in rows]
     columns = [stack(column) for column in zip(*tuples, strict=True)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,11 @@ def pretrained_folder(name: str, *, revision: str | None, patterns: tuple[str, .
             f"there is no folder {name}, and the Hugging Face hub does not give it{offline}: {one_line(error)}",
             remedy="correct the path, check id, revision and network, or fetch it elsewhere and name the local folder",
         ) from error
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `pretrained_folder` would ask the hub for it: owner/name, and nothing of that name is here."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None and not Path(name).exists()
 
 
 def matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:

@@ -118,7 +118,7 @@ class TransferRows:
 
 
 def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | None = None) -> TransferRows:
-    """Open `split`, prepare its rows or map the cache of an earlier time.
+    """Open `split`, prepare its rows or map an existing cache.
 
     Args:
         config: what the transfer set is.
@@ -126,10 +126,11 @@ def load_transfer_set(config: TransferSetConfig, split: str, *, cache: Path | No
         cache: folder of caches; default `$SOFTLABELS_CACHE`, else `~/.cache/softlabels/prepared`.
 
     Raises:
-        TransferSetError: source, split, column or value that cannot be read as `config` says; rows of several kinds; a prepare
-            function that does not treat every row alone.
+        TransferSetError: a source, split, column or value that cannot be read as `config` says; rows of several kinds; a
+            prepare function that does not treat each row separately.
         LabelError: a hard label outside the label space.
-        ConfigError: the prepare function or factory cannot be found or called so; there is no salt where the recipe names one.
+        ConfigError: the prepare function or factory cannot be found or called with these arguments; the salt that the recipe
+            names does not exist.
         DiskFull, StorageError: the cache cannot be written.
 
     Example:

@@ -35,6 +35,16 @@ def audio(rows: Sequence[Row], *, rate: int, samples: int) -> Samples:
     Raises:
         MissingExtra: soundfile is not installed.
         TransferSetError: as `waveform`.
+
+    Example:
+        >>> import io, wave
+        >>> from softlabels.transfer import audio
+        >>> file = io.BytesIO()
+        >>> with wave.open(file, "wb") as sound:
+        ...     sound.setparams((1, 2, 8000, 0, "NONE", None))
+        ...     sound.writeframes(np.full(100, 2**14, np.int16).tobytes())
+        >>> audio([file.getvalue()], rate=8000, samples=200)[0, [0, 150]].tolist()
+        [0.5, 0.0]
     """
     require_whole("audio", rate=rate, samples=samples)
     found = np.zeros((len(rows), samples), np.float32)
@@ -47,14 +57,16 @@ def audio(rows: Sequence[Row], *, rate: int, samples: int) -> Samples:
 def waveform(data: Row, *, rate: int, most: int | None = None) -> Samples:
     """The samples (N,) float32 of one audio file, from -1 to 1, the mean of its channels; at most the first `most`.
 
-    For prepare functions of your own, such as one that makes spectrograms::
-
-        def loudness(rows):
-            return np.stack([np.abs(waveform(row, rate=8000)).mean(keepdims=True) for row in rows])
+    For prepare functions of your own, such as one that makes spectrograms.
 
     Raises:
         MissingExtra: soundfile is not installed.
         TransferSetError: no audio file, one of another rate or without samples, or samples that are NaN or far beyond 1.
+
+    Example:
+        >>> from softlabels.transfer import waveform
+        >>> def loudness(rows):
+        ...     return np.stack([np.abs(waveform(row, rate=8000)).mean(keepdims=True) for row in rows])
     """
     soundfile = _soundfile()
     if not isinstance(data, bytes):

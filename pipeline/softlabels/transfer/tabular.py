@@ -124,6 +124,13 @@ def table(
     Raises:
         ConfigError: `columns` is not given, or not what it should be.
         TransferSetError: a value that the column cannot have.
+
+    Example:
+        >>> from softlabels.transfer import table
+        >>> age = {"kind": "number", "name": "age", "mean": 40.0, "deviation": 10.0}
+        >>> city = {"kind": "category", "name": "city", "values": ["Oslo", "Rome"]}
+        >>> table([(50, "Rome"), (None, "Bonn")], columns=[age, city]).tolist()  # Bonn is another value
+        [[1.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
     """
     if columns is None:
         raise ConfigError(
@@ -172,7 +179,11 @@ def as_days(name: str, values: Sequence[Value]) -> NDArray[np.float64]:
     values = [None if isinstance(value, float) and math.isnan(value) else value for value in values]  # as pandas has it
     for value in values:
         if value is not None and not (isinstance(value, str) and _DATE.fullmatch(value)):
-            raise _refused(name, f"holds {value!r}, which is no date such as 2024-05-31 or 2024-05-31 18:30:00")
+            raise _refused(
+                name,
+                f"holds {value!r}, which is no date such as 2024-05-31 or 2024-05-31 18:30:00",
+                remedy="write dates so; pandas.to_datetime(COLUMN, dayfirst=True) reads 31.05.2024",
+            )
     try:
         found = np.array([value and str(value)[:26] for value in values], "datetime64[us]")
     except ValueError as error:
@@ -189,8 +200,7 @@ def as_names(name: str, values: Sequence[Value]) -> list[Any]:
     return [None if value != value else value for value in values] if has_nan else list(values)
 
 
-def _refused(name: str, what: str) -> TransferSetError:
-    return TransferSetError(
-        f"input column {name!r} {what}",
-        remedy="mend or filter such rows, or leave the column out of transfer_set.inputs",
-    )
+def _refused(
+    name: str, what: str, remedy: str = "mend or filter such rows, or leave the column out of transfer_set.inputs"
+) -> TransferSetError:
+    return TransferSetError(f"input column {name!r} {what}", remedy=remedy)

@@ -41,7 +41,7 @@ def tokenize(
     0 = padding). What a row's logits are does not depend on how long the padding is.
 
     Args:
-        rows: texts, or with two input columns (text, second text).
+        rows: texts, or with two input columns (text, second text); None, a missing one, is an empty text.
         tokenizer: folder or hub id of a Hugging Face tokenizer or model.
         max_length: L; by default what the tokenizer says is its model's limit.
         revision: branch, tag or commit on the hub.
@@ -50,9 +50,17 @@ def tokenize(
         MissingExtra: transformers is not installed.
         ConfigError: no such tokenizer, no max_length where the tokenizer knows none, or it cannot pad.
         TransferSetError: rows that are no text, or a text of no tokens.
+
+    Example:
+        >>> from softlabels.transfer import tokenize
+        >>> words = PreTrainedTokenizerFast.from_pretrained("tokenizer", pad_token="w0")
+        >>> folder = words.save_pretrained("padded")
+        >>> tokenize(["w1 w2 w3", "w4"], tokenizer="padded", max_length=4)[1].tolist()  # ids and attention mask
+        [[4, 0, 0, 0], [1, 0, 0, 0]]
     """
     given = load_tokenizer(tokenizer, revision)
-    texts = [row if isinstance(row, tuple) else (row,) for row in rows]
+    tuples = [row if isinstance(row, tuple) else (row,) for row in rows]
+    texts = [tuple("" if part is None else part for part in row) for row in tuples]
     if any(len(row) > 2 or not all(isinstance(part, str) for part in row) for row in texts):
         raise TransferSetError(
             "tokenize takes one or two columns of text", remedy="name text columns in inputs, or set another prepare"
@@ -96,7 +104,10 @@ def tokenizer_digest(name: str, revision: str | None = None) -> str:
 
 
 def _folder(name: str, revision: str | None) -> Path:
-    train = "a recipe with a section tokenizer trains one in train-teacher"
+    train = (
+        "copy the folder of the tokenizer that the teacher was trained with; for a new teacher train-teacher makes one "
+        "(section tokenizer of a recipe)"
+    )
     try:
         folder = pretrained_folder(name, revision=revision, patterns=(*FILES, "config.json"))
     except ConfigError as error:

@@ -1,6 +1,7 @@
 """Images to pixel arrays with a Hugging Face image processor: the prepare function of its image models. Extra `[hf]`.
 
-B batch, K channels, H height, W width. Neighbours: `images` decodes files, `softlabels.models.hf` takes what stands here.
+B batch, K channels, H height, W width. Neighbours: `images` decodes files, `pictures` resizes without a processor,
+`softlabels.models.hf` takes what stands here.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from softlabels.errors import ConfigError, TransferSetError
+from softlabels.errors import ConfigError
 from softlabels.transfer.file_arguments import file_digest, reads_files
+from softlabels.transfer.pictures import picture_of
 from softlabels.transfer.prepare import Row
 from softlabels.transfer.pretrained import load_from, matching, pretrained_folder
 
@@ -38,10 +39,18 @@ def process(rows: Sequence[Row], *, processor: str, revision: str | None = None)
     Raises:
         MissingExtra: transformers is not installed. ConfigError: no such processor.
         TransferSetError: rows that are no images of 8 bits.
+
+    Example:
+        >>> from softlabels.transfer.vision import process
+        >>> from transformers import ViTImageProcessor
+        >>> files = ViTImageProcessor(size={"height": 4, "width": 4}).save_pretrained("processor")
+        >>> process([np.zeros((28, 28, 3), np.uint8)], processor="processor").shape
+        (1, 3, 4, 4)
     """
     given = load_processor(processor, revision)
     channels = len(given.image_mean) if isinstance(getattr(given, "image_mean", None), list | tuple) else 3
-    pictures = [_picture(row, "L" if channels == 1 else "RGB") for row in rows]
+    mode = "L" if channels == 1 else "RGB"
+    pictures = [picture_of(row, "an image processor").convert(mode) for row in rows]
     if channels == 1:  # as arrays, whose channel axis the processor would otherwise look for in vain
         arrays = [np.asarray(picture)[..., None] for picture in pictures]
         found = given(images=arrays, input_data_format="channels_last", return_tensors="np")
@@ -63,13 +72,3 @@ def _folder(name: str, revision: str | None) -> Path:
             f"there is no image processor in {name}", remedy="name a folder or hub id with a preprocessor_config.json"
         )
     return folder
-
-
-def _picture(row: Row, mode: str) -> Image.Image:
-    if not isinstance(row, np.ndarray) or row.dtype != np.uint8 or row.ndim not in (2, 3):
-        found = f"{row.dtype}{list(row.shape)}" if isinstance(row, np.ndarray) else type(row).__name__
-        raise TransferSetError(
-            f"an image processor takes one column of images of 8 bits, not {found}",
-            remedy="name an image column in inputs, or set prepare to another function",
-        )
-    return Image.fromarray(row[..., 0] if row.ndim == 3 and row.shape[2] == 1 else row).convert(mode)
