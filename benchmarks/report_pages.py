@@ -4,11 +4,11 @@ python -m benchmarks.report_pages digits.html lm.html [--picture=docs/report.png
 python -m benchmarks.report_pages --data=FOLDER --make=build/reports
 
 The pages are those that `softlabels report` writes; the second command first makes those of all kinds (`report_kinds`) that are
-not there yet. Each is opened a few times in Debian's Chromium, and the medians are printed. The picture is of the first page, at
-T = 4: the slider, histograms and a row, or what `--show` names. The gallery's are
+not there yet. Each is opened a few times in Debian's Chromium, and the medians are printed. The picture is of the first page,
+at T = 4: the slider, histograms and a row, or what `--show` names. The gallery's are
 
-    --show '#rows-0 .row-legend' '#rows-0 .row' --width=760 --picture=docs/gallery/text.png   of the report of text.yaml
-    --show header '#part-5' --width=720 --picture=docs/gallery/plan.png                       of softlabels plan text.yaml --page
+    --show '#rows-0 .row-legend' '#rows-0 .row' --width=760 --picture=docs/gallery/text.png  of the report of text.yaml
+    --show header '#part-5' --width=720 --picture=docs/gallery/plan.png            of softlabels plan text.yaml --page
 """
 
 from __future__ import annotations
