@@ -32,8 +32,10 @@ def recipe(**changes: Any) -> dict[str, Any]:
     return {name: made[name] for name in ("name", "transfer_set", "student", "training")} | changes
 
 
-def write_store(root: Path, *, names: tuple[str, ...] = (), members: tuple[str, ...] = ("near", "far")) -> Path:
-    """Splits train and test of the digits; `names` of classes and `members` may be hostile."""
+def write_store(
+    root: Path, *, names: tuple[str, ...] = (), members: tuple[str, ...] = ("near", "far"), teacher: str = "centres"
+) -> Path:
+    """Splits train and test of the digits; `names` of classes, `members` and `teacher` may be hostile."""
     config = typed(TransferSetConfig, recipe()["transfer_set"], where="digits")
     splits = {split: load_transfer_set(config, split, cache=root.parent / "cache") for split in ("train", "test")}
     inputs, labels = np.array(splits["train"].inputs).reshape(-1, 64), np.array(splits["train"].labels)
@@ -42,7 +44,7 @@ def write_store(root: Path, *, names: tuple[str, ...] = (), members: tuple[str, 
         apart = ((np.array(rows.inputs).reshape(-1, 1, 64) - centres) ** 2).sum(-1)
         spec = Spec(
             teacher=TeacherSpec(
-                name="centres",
+                name=teacher,
                 precision="float32",
                 members=tuple(MemberSpec(model=name, weights="") for name in members),
             ),
@@ -65,9 +67,9 @@ def write_store(root: Path, *, names: tuple[str, ...] = (), members: tuple[str, 
     return root
 
 
-def train(work: Path) -> Path:
+def train(work: Path, **changes: Any) -> Path:
     """A run over the store in `work`, by the recipe that this writes beside it."""
-    (work / "recipe.yaml").write_text(yaml.safe_dump(recipe()))
+    (work / "recipe.yaml").write_text(yaml.safe_dump(recipe(**changes)))
     words = [f"--config={work}/recipe.yaml", f"--store={work}/store", f"--out={work}/run"]
     assert train_student.main(words) == 0
     return work / "run"

@@ -52,3 +52,16 @@ TEXTS = [
 ]
 LONG = ["x" * 100_000, "word " * 20_000, f"<img src=x onerror={RUN}>" * 4_000]  # 100 kB each
 NAMES = SCRIPTS + TEXTS + LONG
+CLASSES = [  # ten names of classes, distinct also where a page shortens them
+    f"</script><script>{RUN}</script>",
+    f"<img src=x onerror={RUN}>",
+    f"datum.constructor.constructor('{RUN}')()",
+    "\u202egnp.exe\u202d \u2067\u2067 never closed",
+    "\u200b\u200b\u200b",
+    "constructor",
+    "a.b[0]['c']",
+    "x" * 4096,  # the most that a store takes
+    "e" + "\u0301" * 300,
+    f"{{{{signal}}}} ${{{RUN}}} \\'; {RUN} //",
+]
+FOLDER = f"<img src=x onerror={RUN}> \u202egnp.exe"  # a name that a folder may have

@@ -4,6 +4,7 @@ words labels the texts, one with random weights the tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from softlabels.recipes.tokenizer import ensure_tokenizer
 from softlabels.recipes.tokenizer_config import TokenizerConfig
 from softlabels.store import Store
 from softlabels.transfer.config import SequencesConfig
+from softlabels.transfer.text import load_tokenizer
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "LICENSE", *sorted(ROOT.glob("docs/decisions/000*.md"))]
@@ -31,10 +33,10 @@ def paragraphs() -> list[str]:
     return [*dict.fromkeys(part for part in parts if len(part) > 40)]
 
 
-def config(folder: Path, **settings: object) -> TransferSetConfig:
-    """A transfer set of these paragraphs, one split."""
+def config(folder: Path, texts: Sequence[str] = (), **settings: object) -> TransferSetConfig:
+    """A transfer set of some texts, by default these paragraphs, one split."""
     folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"text": paragraphs()}), folder / "test.parquet")
+    pq.write_table(pa.table({"text": texts or paragraphs()}), folder / "test.parquet")
     given = settings or {"prepare": ObjectSpec(f"{__name__}.counts")}
     return TransferSetConfig(
         name="pages",
@@ -75,11 +77,16 @@ class Bigrams(torch.nn.Module):
         return self.next(self.seen(rows[:, 0, :-1])) * 6
 
 
-def of_tokens(work: Path) -> tuple[Store, TransferSetConfig]:
-    """Top-k labels of the tokens of a few texts, by a tokenizer that is trained on all."""
-    whole = config(work / "tokens", sequences=SequencesConfig(str(work / "tokenizer"), LENGTH))
+def of_tokens(work: Path, added: Sequence[str] = ()) -> tuple[Store, TransferSetConfig]:
+    """Top-k labels of the tokens of a few texts, by a tokenizer that is trained on all; `added`: tokens that it has beside."""
+    texts = [*added, *paragraphs()]
+    whole = config(work / "tokens", texts, sequences=SequencesConfig(str(work / "tokenizer"), LENGTH))
     ensure_tokenizer(TokenizerConfig(kind="bpe", vocab_size=TOKENS, max_length=LENGTH), whole, split="test")
-    tokens = replace(whole, splits={"test": "test[:4]"})
+    if added:
+        tokenizer = load_tokenizer(str(work / "tokenizer"), None)
+        tokenizer.add_tokens([*added])
+        tokenizer.save_pretrained(work / "tokenizer")
+    tokens = replace(whole, splits={"test": f"test[:{len(added) + 4}]"})
     torch.manual_seed(0)
     label(tokens, Ensemble.of([Bigrams()], name="bigrams"), LabelsConfig(encoding="topk", k=12, rank=8), work / "lm")
     return open_store(work / "lm" / "test"), tokens

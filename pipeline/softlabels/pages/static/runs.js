@@ -35,9 +35,11 @@ softlabels.sections.runs = async (root, data) => {
     const names = unique(rows.map((row) => row.student));
     const { colour, dash } = styles(names, kindsOf(names));
     const several = panel.lines.length > names.length;
+    const epochs = unique(rows.map((row) => row.epoch));
+    const ticks = epochs.length <= 10 ? { values: epochs, format: "d" } : { tickMinStep: 1 };
     const y = { type: "quantitative", title: panel.unit, scale: panel.log ? { type: "log" } : { zero: false } };
     const encoding = {
-      x: { field: "epoch", type: "quantitative", title: "epoch", axis: { tickMinStep: 1 } },
+      x: { field: "epoch", type: "quantitative", title: "epoch", axis: ticks },
       color: { field: "student", type: "nominal", scale: colour, legend: legend(names, stroke) },
       strokeDash: { field: "student", type: "nominal", scale: dash, legend: legend(names, stroke) },
     };

@@ -105,9 +105,13 @@
     const axis = { format: "%", tickCount: 5, orient: "top" };
     const tooltip = [
       { field: "name", title: "class" },
-      { field: "hard", type: "quantitative", format: ".2%", title: "hard labels" },
+      ...(hard ? [{ field: "hard", type: "quantitative", format: ".2%", title: "hard labels" }] : []),
       { field: "teacher", type: "quantitative", format: ".2%" },
     ];
+    const bars = {
+      mark: { type: "bar", color: "currentColor", opacity: 0.25, height: { band: 0.75 } },
+      encoding: { y, x: { field: "hard", type: "quantitative", title: null, axis }, tooltip },
+    };
     const drawn = await chart(
       root.querySelector('[data-plot="classes"]'),
       {
@@ -115,13 +119,10 @@
         params: [{ name: "names", value: names }], // a value: in an expression a name would be code
         data: { name: "classes" },
         layer: [
-          {
-            mark: { type: "bar", color: "currentColor", opacity: 0.25, height: { band: 0.75 } },
-            encoding: { y, x: { field: "hard", type: "quantitative", title: null, axis }, tooltip },
-          },
+          ...(hard ? [bars] : []),
           {
             mark: { type: "point", filled: true, size: 70, color: COLOURS[0], opacity: 1 },
-            encoding: { y, x: { field: "teacher", type: "quantitative", axis }, tooltip },
+            encoding: { y, x: { field: "teacher", type: "quantitative", title: null, axis }, tooltip },
           },
         ],
       },
