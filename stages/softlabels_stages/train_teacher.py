@@ -72,21 +72,24 @@ def main(args: TrainTeacher, words: Sequence[str]) -> int:
 def _train_missing(args: TrainTeacher) -> None:
     """Train the members that have no weights."""
     _require_own_tokenizer(args)
+    every = [*_lessons(args.teacher)]
+    missing = [lesson for lesson in every if not _is_trained(lesson.member)]
+    for split in args.transfer_set.splits if missing and args.transfer_set.source is not None else ():
+        open_split(args.transfer_set, split)  # one that lacks something is told before minutes of training
+    named = named_tokenizer(args.transfer_set)
     if ensure_tokenizer(args.tokenizer, args.transfer_set):
-        print(f"tokenizer: trained on the training rows, {named_tokenizer(args.transfer_set)}", flush=True)
+        print(f"tokenizer: trained on the training rows, {named}", flush=True)
+    elif missing and args.tokenizer is not None and named is not None:
+        print(f"tokenizer: {named} exists and is kept", flush=True)
     for name in _asked_of_hub(args):
         say(
             f"{name} is no folder here: asking the Hugging Face hub; without a network, name a local folder with its files"
         )
-    every = [*_lessons(args.teacher)]
-    missing = [lesson for lesson in every if not _is_trained(lesson.member)]
     for lesson in every:
         if lesson not in missing:
             print(f"{lesson.who}: {lesson.member.weights or lesson.member.class_path} exists and is kept")
     if not missing:
         return
-    for split in args.transfer_set.splits if args.transfer_set.source is not None else ():
-        open_split(args.transfer_set, split)  # one that lacks something is told before minutes of training
     rows, training = load_rows(args.transfer_set, "train", Watch(say, warn)), _training(args, missing)
     has_label = _labelled(rows)
     if without := int((~has_label).sum()):

@@ -131,12 +131,20 @@ def test_a_whole_checkpoint_is_a_teacher_as_it_is(recipe: dict[str, Any], capsys
 def test_a_teacher_of_more_classes_than_there_are_is_not_trained(
     recipe: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    recipe["transfer_set"]["splits"] = {"train": "train", "test": "tset"}
+    write(recipe)
+    assert train_teacher.main(["--config=recipe.yaml"]) == 2
+    assert "no split 'tset'" in capsys.readouterr().err
+    assert not Path("own").exists()  # no tokenizer is made of what may not be the rows
+    del recipe["transfer_set"]["splits"]
     recipe["teacher"]["members"][0]["init_args"]["classes"] = CLASSES + 1
     write(recipe)
     assert train_teacher.main(["--config=recipe.yaml"]) == 2
     said = capsys.readouterr().err
     assert f"gives {CLASSES + 1} logits, and things has {CLASSES} classes: " in said
     assert f"write classes: {CLASSES} in its init_args" in said
+    assert train_teacher.main(["--config=recipe.yaml"]) == 2
+    assert "tokenizer: own/tokenizer exists and is kept" in capsys.readouterr().out
 
 
 def test_what_the_hub_is_asked_for_is_said_and_no_tokenizer_of_a_pretrained_model_is_trained(

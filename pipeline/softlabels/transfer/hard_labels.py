@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from softlabels.errors import LabelError, TransferSetError
+from softlabels.errors import LabelError, TransferSetError, some
 from softlabels.labels import NO_LABEL
 from softlabels.transfer.decode import Places, is_text, texts
 from softlabels.transfer.label_config import LISTED
@@ -89,9 +89,12 @@ def _from_names(
         )
     number: dict[str | None, int] = {name: index for index, name in enumerate(class_names)} | {None: NO_LABEL}
     values = texts(array, what=what, rows=rows)
-    for place, value in enumerate(values):
-        if value not in number:
-            raise LabelError(
-                f"label {value!r} in row {rows[place]} is none of the classes", remedy=f"list it in {listed}"
-            )
+    unknown = [*dict.fromkeys(value for value in values if value not in number)]
+    if unknown:
+        value, *others = unknown
+        raise LabelError(
+            f"label {value!r} in row {rows[values.index(value)]} is none of the classes, {some(class_names, 20)}"
+            + (f"; nor are {some(map(repr, others), 20)}" if others else ""),
+            remedy=f"list {'them' if others else 'it'} in {listed}, or correct column {name!r}",
+        )
     return np.array([number[value] for value in values], np.int64)
