@@ -20,7 +20,6 @@ from softlabels.student.sweep import HARD, StudentTraining
 
 NLL = Measure(("nll",), "NLL")  # by which students of tokens are compared
 IDLE = 0.9  # of what chance has: where a student is no better than that on its own training rows, it learnt nothing of them
-MORE = 4  # times the rows, or the steps, that are tried or named next
 
 
 @dataclass(frozen=True)
