@@ -75,7 +75,7 @@ def _students(plan: Plan) -> tuple[Html, Mapping[str, Any]] | None:
     low, estimate, high = gain.interval.low, gain.interval.estimate, gain.interval.high
     told = (
         "The gain of distilled over hard students, with two standard errors either way; right of 0 the teacher helped. "
-        "If the interval holds 0, take more rows."
+        "An interval that holds 0 cannot tell."
     )
     drawn = plot("gain", f"Gain in {gain.measure}: {estimate:.4g}, from {low:.4g} to {high:.4g}")
     data = {"gain": [{"low": low, "estimate": estimate, "high": high}], "measure": gain.measure}
