@@ -35,6 +35,7 @@ def test_a_pilot_that_had_all_rows_is_not_to_take_more(advice: str, remedy: str)
                 hard=0.2,
                 distilled=0.19,
                 interval=Interval(-0.02, 0.01, 0.04),
+                alike=False,
                 holds=0.86,
                 chance=0.5,
                 learnt=True,
