@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from softlabels.jobs.splits import Split, all_batches
-from softlabels.report.estimates import HOLDS, best, gain, rarer
+from softlabels.report.estimates import HOLDS, HOLDS_NLL, best, gain, rarer
 from softlabels.report.measures import Measure, Results, shown
 from softlabels.report.plan import Gain
 from softlabels.student.sweep import HARD, StudentTraining
@@ -105,7 +105,7 @@ def gain_of(
         distilled=means[0],
         interval=gained,
         alike=alike,
-        holds=HOLDS[len(found)],
+        holds=(HOLDS_NLL if by.measure.path == NLL.path else HOLDS)[len(found)],
         chance=by.chance,
         learnt=learnt,
         idle=by.is_idle(found[0]),
