@@ -36,6 +36,7 @@ def test_a_pilot_that_cannot_tell_names_what_can(advice: str, remedy: str) -> No
                 hard=0.2,
                 distilled=0.19,
                 interval=Interval(-0.02, 0.01, 0.04),
+                alike=False,
                 holds=0.86,
                 chance=0.5,
                 learnt=True,

@@ -115,11 +115,12 @@ def unlearnt(gain: Gain) -> str:
     lack = (
         f"they did not learn their own training rows either, in {gain.steps:,} steps"
         if gain.idle
-        else f"they learnt their own {gain.rows:,} training rows and nothing of others"
+        else f"they learnt their own {gain.rows:,} training rows and little or nothing of others"
     )
     return (
-        f"students of the pilot learnt no more than {alike} ({gain.measure} {gain.hard:.3g} with hard labels, "
-        f"{gain.distilled:.3g} distilled, {gain.chance:.3g} by {alike} alone), so nothing is known of what they gain; {lack}"
+        f"students of the pilot were not better than {alike} by two standard errors ({gain.measure} "
+        f"{gain.hard:.3g} with hard labels, {gain.distilled:.3g} distilled, {gain.chance:.3g} by {alike} alone), so nothing is "
+        f"known of what they gain; {lack}"
     )
 
 
