@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,10 @@ def test_positions_with_a_box_are_on_the_page(tmp_path: Path, rng: np.random.Gen
     )
     boxes = Boxes(lambda outputs: {"position": [1400], "class": [1], "box": [[0, 0, 1, 1]]}, "mine")
     (section,) = rows_sections({"test": store}, boxes=boxes)
+    places = np.frombuffer(base64.b64decode(section.data["places"]["base64"]), "<i4")
     for row, start, stop in zip(section.data["rows"], section.data["starts"], section.data["starts"][1:], strict=False):
         assert stop - start == 1024
+        assert 1400 in places[start:stop]
         assert row["boxes"] == [None, [[1400, 1, 0, 0, 1, 1]]]  # there are no hard labels
     assert "Boxes are what mine finds" in section.html
     (plain,) = rows_sections({"test": store})

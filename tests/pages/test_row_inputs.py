@@ -211,3 +211,9 @@ def test_inputs_that_cannot_be_opened_are_said(tmp_path: Path, rng: np.random.Ge
     found = inputs_of(store, typed(TransferSetConfig, recipe, where="t"), "test")
     assert "could not be opened" in found.said
     assert found.of(np.arange(2)) == [None, None]
+
+
+def test_a_list_draws_no_pictures(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = write_store(tmp_path / "test", rng.normal(size=(3, 2)), inputs=rng.integers(0, 256, (3, 8, 8), np.uint8))
+    monkeypatch.setattr("softlabels.pages.row_inputs.picture", lambda *_: pytest.fail("drawn"))
+    assert inputs_of(store, None, "test").called(np.arange(3)) == [""] * 3
