@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import yaml
 from softlabels.models import save_weights
 from softlabels.models.mlp import MLP
 from softlabels.store import open_store
+from softlabels.student.runlog import RunLog
 from softlabels.system.local import LocalFolder
 from softlabels.transfer.file_arguments import file_digest, reads_files
 from softlabels.transfer.prepare import Row, vector
@@ -275,18 +275,22 @@ def test_students_need_neither_teacher_nor_transfer_set(work: Path) -> None:
     assert students(str(work / "out")) == HARD_AND_DISTILLED
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(store: Path, work: Path) -> None:
-    settings = ["--config=recipe.yaml", "--store=store", "--epochs=60", "--seeds=0"]
+def test_a_stopped_run_goes_on_to_the_same_weights(
+    store: Path, work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["--config=recipe.yaml", "--store=store", "--epochs=8", "--seeds=0"]
     toy.write_recipe(work / "recipe.yaml")
-    command = [sys.executable, "-m", "softlabels_stages.train_student", *settings, "--out=stopped"]
-    process = subprocess.Popen(command, cwd=work, env=os.environ, stderr=subprocess.PIPE, text=True)
-    metrics = work / "stopped" / "distilled-seed0" / "metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") > 5):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=200)
-    assert process.returncode == 75, error
-    assert error.splitlines()[-1].startswith("Interrupted: stopped in epoch ")
+    metrics, add = work / "stopped" / "distilled-seed0" / "metrics.jsonl", RunLog.add
+
+    def stops(log: RunLog, *entry: Any, **more: Any) -> None:
+        add(log, *entry, **more)
+        if metrics.exists() and metrics.read_text().count("\n") == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "add", stops)
+        assert train_student.main([*settings, "--out=stopped"]) == 75
+    assert capsys.readouterr().err.splitlines()[-1].startswith("Interrupted: stopped in epoch ")
     assert students("stopped") == []
 
     assert train_student.main([*settings, "--out=stopped"]) == 0

@@ -36,7 +36,6 @@ import fcntl, os, sys, threading
 from concurrent.futures import Future
 from pathlib import Path
 from softlabels.system.patience import result_of, wait_for_lock
-from softlabels.stream.prefetch import prefetch
 
 def later():
     os.read(0, 1)
@@ -56,6 +55,7 @@ if sys.argv[1] == "lock":
 elif sys.argv[1] == "thread":
     result_of(future, "it has not come")
 else:
+    from softlabels.stream.prefetch import prefetch  # it imports torch, which takes longer than all the rest
     next(prefetch(source()))
 """
 

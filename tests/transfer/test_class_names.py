@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
@@ -93,3 +95,17 @@ def test_what_a_factory_returns(tmp_path: Path, functions: Path) -> None:
     config = TransferSetConfig(factory=factory, inputs=("x",), classes=("dog", "cat"), splits={"train": "a[:1]"})
     with pytest.raises(OtherLabels, match=r"class 'dog' .* is number 0 in transfer_set\.classes"):
         load_transfer_set(config, "train", cache=tmp_path / "cache")
+
+
+def test_the_files_of_a_folder_are_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"x": [[1.0], [2.0]], "label": [0, 1]}), tmp_path / "train.parquet")
+    found: list[str] = []
+    find = datasets.load.dataset_module_factory
+
+    def count(path: str, **more: object) -> object:
+        found.append(path)
+        return find(path, **more)
+
+    monkeypatch.setattr(datasets.load, "dataset_module_factory", count)
+    load_transfer_set(TransferSetConfig(source=str(tmp_path)), "train", cache=tmp_path / "cache")
+    assert found == [str(tmp_path)]

@@ -232,11 +232,8 @@ def test_a_kill_leaves_no_half_cache_and_the_next_time_sweeps(case: Case) -> Non
     assert ".part-" in left.name
     assert case.calls.read_text().split() == ["16", "84"]
     case.calls.unlink()
-    process = start(case)
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
-    assert case.times() == 1
     check(case.load(), case)
+    assert case.times() == 1
     [whole] = case.folders()
     assert ".part-" not in whole.name
 
@@ -244,10 +241,11 @@ def test_a_kill_leaves_no_half_cache_and_the_next_time_sweeps(case: Case) -> Non
 def test_processes_at_the_same_time_prepare_once(case: Case) -> None:
     slow = case.functions.read_text().replace("    return", "    import time; time.sleep(0.5)\n    return")
     case.functions.write_text(slow)
-    processes = [start(case) for _ in range(3)]
-    for process in processes:
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors
+    fork = "import os, datasets, softlabels.transfer.anew\none = os.fork()\ntwo = one and os.fork()"
+    wait = "if two:\n    assert [os.waitpid(pid, 0)[1] for pid in (one, two)] == [0, 0]"
+    process = start(case, before=fork, after=wait)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
     assert case.times() == 1
     assert len(case.folders()) == 1
 

@@ -11,11 +11,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations, zip_longest
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, Features, load_dataset_builder
+from datasets import ClassLabel, Dataset, DatasetBuilder, Features
 
 from softlabels.errors import OtherLabels
 from softlabels.transfer.columns import feature_at
@@ -81,11 +80,11 @@ def _require_alike(column: str, one: tuple[str, Names], other: tuple[str, Names]
         )
 
 
-def files_of(path: str, builder: str | None, **options: Any) -> list[Path]:
-    """The local Parquet or Arrow files that `load_dataset` reads for these arguments; none of other `builder`s."""
-    if builder not in ("parquet", "arrow") or not Path(path).is_absolute():
+def files_of(path: str, builder: DatasetBuilder) -> list[Path]:
+    """The local Parquet or Arrow files that a builder of `datasets` reads; none of builders of other kinds."""
+    if builder.name not in ("parquet", "arrow") or not Path(path).is_absolute():
         return []
-    chosen = load_dataset_builder(path, **options).config.data_files or {}
+    chosen = builder.config.data_files or {}
     return [file for each in chosen.values() for file in map(Path, each) if file.suffix in (".parquet", ".arrow")]
 
 

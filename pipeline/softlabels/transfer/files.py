@@ -14,11 +14,12 @@ from typing import Any
 
 from datasets import (
     Dataset,
+    DatasetBuilder,
     DatasetDict,
     DownloadConfig,
     concatenate_datasets,
     get_dataset_config_names,
-    load_dataset,
+    load_dataset_builder,
     load_from_disk,
 )
 
@@ -113,7 +114,7 @@ def _place(end: str, rows: int) -> int:
 
 
 def _load(config: TransferSetConfig, path: str, **options: Any) -> dict[str, Dataset]:
-    """All splits through `load_dataset`, whose many errors become one line."""
+    """All splits through `datasets`, whose many errors become one line."""
     remedy = "give a folder or file of Parquet, Arrow, CSV, JSON, text or images, or what save_to_disk wrote; no script is run"
     if not Path(path).is_absolute():
         remedy = "there is no local path of that name; for the hub check id, subset, revision and the network"
@@ -125,11 +126,11 @@ def _load(config: TransferSetConfig, path: str, **options: Any) -> dict[str, Dat
         subset = config.subset
         if subset is not None and Path(path).is_absolute() and subset not in get_dataset_config_names(path):
             subset = None  # a local copy of the subset alone
-        data = load_dataset(path, name=subset, revision=config.revision, download_config=bars, **options)
+        options |= {"name": subset, "revision": config.revision, "download_config": bars}
+        data, builder = _read(path, options)
         if words := _words_of_classes(config, data):
-            data = load_dataset(path, name=subset, revision=config.revision, download_config=bars, **options, **words)
-        builder = next(iter(data.values())).info.builder_name
-        require_one_naming(config, data, files_of(path, builder, name=subset, **options))
+            data, builder = _read(path, options | words)
+        require_one_naming(config, data, files_of(path, builder))
     except OtherLabels:
         raise
     except Exception as error:  # `datasets` and the parsers under it promise no class of errors
@@ -145,6 +146,13 @@ def _load(config: TransferSetConfig, path: str, **options: Any) -> dict[str, Dat
             remedy = COMMAS
         raise TransferSetError(f"cannot open {config.source}: {what}", remedy=remedy) from error
     return dict(data)
+
+
+def _read(path: str, options: dict[str, Any]) -> tuple[DatasetDict, DatasetBuilder]:
+    """What `load_dataset` gives, and what knows the files: to find them takes longer than to read a small table."""
+    builder = load_dataset_builder(path, **options)
+    builder.download_and_prepare(download_config=options["download_config"])
+    return builder.as_dataset(), builder
 
 
 def _words_of_classes(config: TransferSetConfig, data: Mapping[str, Dataset]) -> dict[str, Any]:
