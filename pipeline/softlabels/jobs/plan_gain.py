@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from softlabels.jobs.splits import Split, all_batches
-from softlabels.report.estimates import HOLDS, best, gain, rarer
+from softlabels.report.estimates import HOLDS, HOLDS_NLL, best, gain, rarer
 from softlabels.report.measures import Measure, Results, shown
 from softlabels.report.plan import Gain
 from softlabels.student.sweep import HARD, StudentTraining
 
 NLL = Measure(("nll",), "NLL")  # by which students of tokens are compared
 IDLE = 0.9  # of what chance has: where a student is no better than that on its own training rows, it learnt nothing of them
-MORE = 4  # times the rows, or the steps, that are tried or named next
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def gain_of(
         distilled=means[0],
         interval=gained,
         alike=alike,
-        holds=HOLDS[len(found)],
+        holds=(HOLDS_NLL if by.measure.path == NLL.path else HOLDS)[len(found)],
         chance=by.chance,
         learnt=learnt,
         idle=by.is_idle(found[0]),

@@ -128,9 +128,8 @@ class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
         )
 
     def summary_numbers(self, classes: int, members: int) -> int:
-        return members * (
-            classes if self.has_shapes(classes) else 16 * self.k
-        )  # each of which is sorted and looked for
+        each = classes if self.has_shapes(classes) else 16 * self.k  # which are sorted and looked for
+        return members * each
 
     def kept_probabilities(
         self, columns: Columns, classes: int, weights: Floats, *, temperature: float, labels: Ints | None = None

@@ -160,9 +160,11 @@ def _gain(plan: Plan) -> Iterator[str]:
         if gain.alike
         else "the mean over the groups ± two standard errors"
     )
+    least = "at least " * gain.measure.endswith("NLL")
     yield (
         f"the interval is {how}, for students of so few rows; it holds the mean of very many such pilots "
-        f"{100 * gain.holds:.0f} times in 100; for students of all rows it says only whether there is something to learn"
+        f"{least}{100 * gain.holds:.0f} times in 100; for students of all rows it says only whether there is something to "
+        "learn"
     )
     own, *_ = gain.temperatures
     shown = ", ".join(f"{t}: {value:.4g}" for t, value in gain.temperatures.items())
