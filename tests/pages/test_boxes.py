@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from softlabels import write_store
 from softlabels.errors import ConfigError
@@ -33,6 +34,7 @@ def test_boxes_come_by_their_scores() -> None:
     turned = {name: [*values][::-1] for name, values in GOOD.items()}
     assert found(turned) == found(GOOD)
     assert found({"position": [], "class": [], "box": []}) == []
+    assert found(lambda outputs: GOOD if outputs["class"].fill(0) is None else {}) == found(GOOD)  # it gets a copy
     many = {"position": [3] * 150, "class": [0] * 150, "box": np.zeros((150, 4))}
     assert len(found(many)) == MOST
 
@@ -41,7 +43,7 @@ def test_boxes_come_by_their_scores() -> None:
     ("said", "message"),
     [
         (None, "gives NoneType, expected a mapping of position, class, box"),
-        ({"box": GOOD["box"]}, "gives dict, expected a mapping of position, class, box"),
+        ({"box": GOOD["box"]}, "gives dict of box, expected a mapping of position, class, box"),
         (GOOD | {"class": [0]}, "gives 2 positions, 1 classes and 2 boxes"),
         (GOOD | {"class": [0, 3]}, "gives class 3, and there are 3"),
         (GOOD | {"class": [0.5, 1]}, r"gives class float64 \[2\], expected whole numbers \(B,\)"),
@@ -53,6 +55,9 @@ def test_boxes_come_by_their_scores() -> None:
         (GOOD | {"box": [[0, 0, 1, 1], [0, 0, -0.1, 1]]}, r"gives box 1, .* which has a negative width or height"),
         (GOOD | {"box": [[31, 20, 8, 8], [0, 0, 1, 1]]}, "gives box 0, .* are parts of the picture, not pixels"),
         (lambda outputs: outputs["boxes"], "fails: KeyError: 'boxes'"),
+        (GOOD | {"position": [[1], [2, 3]]}, "fails: ValueError: setting an array element"),
+        (GOOD | {"box": torch.zeros(2, 4, requires_grad=True)}, "fails: RuntimeError: Can't call numpy"),
+        (GOOD | {"score": [1, 1]}, "gives dict of position, class, box, score, expected a mapping of position, class, box"),
     ],
 )  # fmt: skip
 def test_nonsense_is_refused(said: Any, message: str) -> None:

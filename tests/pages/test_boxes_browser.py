@@ -182,6 +182,10 @@ def test_code_that_may_not_run_and_another_size(
     assert "no boxes are drawn: evil.find does not ship with softlabels" in capsys.readouterr().err
     assert '"boxes":[' not in (made / "theirs.html").read_text()
     assert '"boxes":[' in (made / "run/report.html").read_text()
+    wrong = {"boxes": {"class_path": "softlabels.recipes.cell_boxes", "init_args": {"size": [48, 72]}}}
+    (theirs / "config.yaml").write_text(yaml.safe_dump(own | wrong, sort_keys=False))
+    assert main(["report", "store/test", "theirs", "run", "--out=theirs.html"]) == 0  # it costs the boxes alone
+    assert "no boxes are drawn: boxes: 54 cells" in capsys.readouterr().err
     words = ["report", "store/test", "--config=recipe.yaml", "--out=no.html"]
     assert main([*words, "--boxes.init_args.size=[48,72]"]) == 2
     assert (

@@ -31,10 +31,14 @@ class Boxes:
             flags, values (P, D). Gives `position` (B,) and `class` (B,), whole numbers, and `box` (B, 4), left, top, width and
             height as parts of the picture. It is the one that leaves out boxes of one object but the best.
         name: what messages call it.
+
+    Attributes:
+        failure: why `of` raised; None where it never did.
     """
 
     def __init__(self, function: Function, name: str) -> None:
         self._function, self.name = function, one_line(name, 80)
+        self.failure: SoftLabelsError | None = None
 
     def of(self, outputs: Outputs, counts: NDArray[np.bool_], scores: NDArray[np.floating], who: str) -> Row:
         """The boxes of a row, the highest score first, at most `MOST`: [position, class, left, top, width, height] each.
@@ -49,13 +53,13 @@ class Boxes:
             ConfigError: the function fails, or gives what are no boxes of this row.
         """
         try:
-            found = self._function(outputs)
-        except SoftLabelsError:
+            return self._of(outputs, counts, scores, who)
+        except SoftLabelsError as error:
+            self.failure = error
             raise
-        except Exception as error:  # it is the user's own
-            self._refuse(who, f"fails: {type(error).__name__}: {one_line(error)}")
-        if not isinstance(found, Mapping) or {*found} != {*_NAMES}:
-            self._refuse(who, f"gives {one_line(type(found).__name__)}, expected a mapping of {', '.join(_NAMES)}")
+
+    def _of(self, outputs: Outputs, counts: NDArray[np.bool_], scores: NDArray[np.floating], who: str) -> Row:
+        found = self._found(outputs, who)
         position, of_class = (self._whole(found[name], name, who) for name in _NAMES[:2])
         box = self._numbers(found["box"], who)
         if not len(position) == len(of_class) == len(box):
@@ -69,19 +73,31 @@ class Boxes:
             [int(position[each]), int(of_class[each]), *(round(float(edge), 5) for edge in box[each])] for each in best
         ]
 
+    def _found(self, outputs: Outputs, who: str) -> dict[str, NDArray[Any]]:
+        """What the function gives, as arrays. It may write into what it gets, which is a copy."""
+        try:
+            found = self._function({name: values.copy() for name, values in outputs.items()})
+            if isinstance(found, Mapping) and {*found} == {*_NAMES}:
+                return {name: np.asarray(found[name]) for name in _NAMES}
+        except SoftLabelsError:
+            raise
+        except Exception as error:  # it is the user's own, and so is what it gives
+            return self._refuse(who, f"fails: {type(error).__name__}: {one_line(error)}")
+        names = f" of {one_line(', '.join(map(str, found)) or 'nothing', 80)}" if isinstance(found, Mapping) else ""
+        what = f"gives {one_line(type(found).__name__)}{names}, expected a mapping of {', '.join(_NAMES)}"
+        return self._refuse(who, what)
+
     def _refuse(self, who: str, what: str) -> Any:
         raise ConfigError(f"boxes: {self.name} {what} ({who})", remedy=_REMEDY) from None
 
-    def _whole(self, values: object, name: str, who: str) -> NDArray[np.int64]:
-        array = np.asarray(values)
+    def _whole(self, array: NDArray[Any], name: str, who: str) -> NDArray[np.int64]:
         if array.size == 0:
             array = array.astype(np.int64)
         if array.ndim != 1 or array.dtype.kind not in "iu":
             self._refuse(who, f"gives {name} {array.dtype} {[*array.shape]}, expected whole numbers (B,)")
         return array.astype(np.int64)
 
-    def _numbers(self, values: object, who: str) -> NDArray[np.float64]:
-        array = np.asarray(values)
+    def _numbers(self, array: NDArray[Any], who: str) -> NDArray[np.float64]:
         if array.dtype.kind not in "iuf" or (array.size and (array.ndim != 2 or array.shape[1] != 4)):
             self._refuse(who, f"gives box {array.dtype} {[*array.shape]}, expected numbers (B, 4)")
         boxes = array.astype(np.float64).reshape(-1, 4)
