@@ -13,6 +13,7 @@ from softlabels.jobs.sources import Labels, Source
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.objects import ObjectSpec, call_with
 from softlabels.pages.boxes import Boxes
+from softlabels.pages.bundle import vega_bundle
 from softlabels.pages.looked import Looked, looked_at
 from softlabels.pages.page import page
 from softlabels.pages.row_boxes import target_of_boxes
@@ -63,6 +64,7 @@ def report(
         >>> report("stores/noise", out="noise.html", split="test").name  # one file, without a server
         'noise.html'
     """
+    vega_bundle()  # without it there is no page
     require_place(out)
     if label_errors is not None:
         require_place(label_errors, begins=",".join(HEAD))
