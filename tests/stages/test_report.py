@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from softlabels.errors import DamagedShard
+from softlabels.jobs.report_runs import GivenRun, distinct_names
 from softlabels_stages import report
 
 
@@ -83,6 +84,12 @@ def test_only_plain_files_outside_of_stores_are_written(
     assert not Path("report.html").exists()
     assert Path("pipe").is_fifo()
     assert Path("mine.yaml").read_text() == "name: mine\n"
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    named = {"a/run": "a/run", "b/run": "b/run", "c": f"{tmp_path.name}/c"}
+    assert distinct_names([GivenRun(tmp_path / place) for place in named]) == [*named.values()]
+    assert distinct_names([GivenRun(Path("x/a")), GivenRun(Path("x/b"))]) == ["a", "b"]
 
 
 def test_page_and_list_are_two_files(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
