@@ -12,6 +12,7 @@ from softlabels.jobs.report_runs import GivenRun, distinct_names, shown_run
 from softlabels.jobs.sources import Labels, Source
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.objects import ObjectSpec, call_with
+from softlabels.pages.answers import Answers
 from softlabels.pages.boxes import Boxes
 from softlabels.pages.bundle import vega_bundle
 from softlabels.pages.looked import Looked, looked_at
@@ -75,11 +76,17 @@ def report(
     runs = [*{run.path.resolve(): run for run in runs}.values()]  # each once
     transfer = transfer or next((run.transfer_set for run in runs), None)
     looked = looked_at(splits, transfer, every_label=label_errors is not None)
-    finder = _boxes_of(boxes, runs, splits, watch)
-    sections = _sections(source, splits, runs, looked, finder, watch, transfer, asked_for=boxes is not None)
+    finder, slider = _boxes_of(boxes, runs, splits, watch), Slider.of([*splits.values()])
+    names = distinct_names(runs) if len(runs) > 1 else [""] * len(runs)
+    pairs = zip(runs, names, strict=True)
+    shown = [shown_run(run, source, splits, watch, name=name, others=finder is not None) for run, name in pairs]
+    answers = {name: [each for _, said in shown for each in said.get(name, ())] for name in splits}
+    rows = _rows(splits, answers, looked, finder, watch, asked_for=boxes is not None)
+    links = {place: section.name for place, section in zip(looked, rows, strict=True)}
+    of_store, of_runs = store_sections(splits, slider, transfer), runs_sections([run for run, _ in shown], links)
     first = next(iter(splits.values())).spec
     title = f"{first.teacher.name} on {first.transfer_set.name}"
-    made = page(title, sections, slider=Slider.of([*splits.values()])).encode()
+    made = page(title, [*of_store, *of_runs, *rows], slider=slider).encode()
     if label_errors is not None:  # which may be refused, and then no page is written either
         count = write_label_errors(looked, Path(label_errors))
         watch.say(f"likely label errors: {count:,}, in {label_errors}")
@@ -88,34 +95,23 @@ def report(
     return Path(out)
 
 
-def _sections(
-    source: Source,
+def _rows(
     splits: Mapping[str, Store],
-    runs: Sequence[GivenRun],
+    answers: Mapping[str, Sequence[Answers]],
     looked: Mapping[tuple[str, str], Looked],
     boxes: Boxes | None,
     watch: Watch,
-    transfer: TransferSetConfig | None,
     *,
     asked_for: bool,
 ) -> list[Section]:
-    """Of the store, of the runs and of single rows, in this order. `asked_for`: without these boxes there is no page."""
-    names = distinct_names(runs) if len(runs) > 1 else [""] * len(runs)
-    shown = [
-        shown_run(run, source, splits, watch, name=name, others=boxes is not None)
-        for run, name in zip(runs, names, strict=True)
-    ]
-    answers = {name: [each for _, said in shown for each in said.get(name, ())] for name in splits}
+    """Of single rows, without boxes where these fail, unless they were asked for: a run may be of another store."""
     try:
-        rows = rows_sections(splits, answers=answers, looked=looked, boxes=boxes)
+        return rows_sections(splits, answers=answers, looked=looked, boxes=boxes)
     except ConfigError as error:
         if asked_for or boxes is None or error is not boxes.failure:
             raise
-        watch.warn(f"no boxes are drawn: {error}")  # the function is a run's, which may be of another store
-        rows = rows_sections(splits, answers=answers, looked=looked)
-    links = {place: section.name for place, section in zip(looked, rows, strict=True)}
-    slider = Slider.of([*splits.values()])
-    return [*store_sections(splits, slider, transfer), *runs_sections([run for run, _ in shown], links), *rows]
+        watch.warn(f"no boxes are drawn: {error}")
+    return rows_sections(splits, answers=answers, looked=looked)
 
 
 def _boxes_of(

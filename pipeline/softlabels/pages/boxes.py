@@ -6,7 +6,7 @@ P positions of a row, C classes, B boxes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,9 +59,18 @@ class Boxes:
             raise
 
     def _of(self, outputs: Outputs, counts: NDArray[np.bool_], scores: NDArray[np.floating], who: str) -> Row:
-        found = self._found(outputs, who)
-        position, of_class = (self._whole(found[name], name, who) for name in _NAMES[:2])
-        box = self._numbers(found["box"], who)
+        try:
+            found = self._function({name: values.copy() for name, values in outputs.items()})  # it may write into them
+        except SoftLabelsError:
+            raise
+        except Exception as error:  # it is the user's own
+            self._refuse(who, f"fails: {type(error).__name__}: {one_line(error)}")
+        if not isinstance(found, Mapping) or {*found} != {*_NAMES}:
+            given = f"a mapping of {', '.join(map(str, found))}" if isinstance(found, Mapping) else type(found).__name__
+            self._refuse(who, f"gives {one_line(given)}, expected a mapping of {', '.join(_NAMES)}")
+        arrays = {name: self._array(found[name], name, who) for name in _NAMES}
+        position, of_class = (self._whole(arrays[name], name, who) for name in _NAMES[:2])
+        box = self._numbers(arrays["box"], who)
         if not len(position) == len(of_class) == len(box):
             self._refuse(who, f"gives {len(position)} positions, {len(of_class)} classes and {len(box)} boxes")
         self._inside(position, counts.shape[0], "position", who)
@@ -73,22 +82,14 @@ class Boxes:
             [int(position[each]), int(of_class[each]), *(round(float(edge), 5) for edge in box[each])] for each in best
         ]
 
-    def _found(self, outputs: Outputs, who: str) -> dict[str, NDArray[Any]]:
-        """What the function gives, as arrays. It may write into what it gets, which is a copy."""
-        try:
-            found = self._function({name: values.copy() for name, values in outputs.items()})
-            if isinstance(found, Mapping) and {*found} == {*_NAMES}:
-                return {name: np.asarray(found[name]) for name in _NAMES}
-        except SoftLabelsError:
-            raise
-        except Exception as error:  # it is the user's own, and so is what it gives
-            return self._refuse(who, f"fails: {type(error).__name__}: {one_line(error)}")
-        names = f" of {one_line(', '.join(map(str, found)) or 'nothing', 80)}" if isinstance(found, Mapping) else ""
-        what = f"gives {one_line(type(found).__name__)}{names}, expected a mapping of {', '.join(_NAMES)}"
-        return self._refuse(who, what)
-
-    def _refuse(self, who: str, what: str) -> Any:
+    def _refuse(self, who: str, what: str) -> NoReturn:
         raise ConfigError(f"boxes: {self.name} {what} ({who})", remedy=_REMEDY) from None
+
+    def _array(self, values: object, name: str, who: str) -> NDArray[Any]:
+        try:
+            return np.asarray(values)
+        except Exception as error:  # of lists of several lengths, or of whatever calls itself an array
+            self._refuse(who, f"gives {name} that is no array: {type(error).__name__}: {one_line(error)}")
 
     def _whole(self, array: NDArray[Any], name: str, who: str) -> NDArray[np.int64]:
         if array.size == 0:
