@@ -66,11 +66,7 @@ def report(
         'noise.html'
     """
     vega_bundle()  # without it there is no page
-    require_place(out)
-    if label_errors is not None:
-        require_place(label_errors, begins=",".join(HEAD))
-        if Path(label_errors).resolve() == Path(out).resolve():
-            raise ConfigError(f"page and list would be one file, {out}", remedy="name another file (--label_errors)")
+    _require_places(Path(out), None if label_errors is None else Path(label_errors))
     source = Source.of(store)
     splits = source.open(only=split)
     runs = [*{run.path.resolve(): run for run in runs}.values()]  # each once
@@ -93,6 +89,15 @@ def report(
     write_atomically(Path(out), made)
     watch.say(f"report: {out}")
     return Path(out)
+
+
+def _require_places(out: Path, label_errors: Path | None) -> None:
+    """That page and list replace nothing of another kind, nor each other."""
+    require_place(out)
+    if label_errors is not None:
+        require_place(label_errors, begins=",".join(HEAD))
+        if label_errors.resolve() == out.resolve():
+            raise ConfigError(f"page and list would be one file, {out}", remedy="name another file (--label_errors)")
 
 
 def _rows(
