@@ -73,15 +73,14 @@ def report(
     transfer = transfer or next((run.transfer_set for run in runs), None)
     looked = looked_at(splits, transfer, every_label=label_errors is not None)
     finder, slider = _boxes_of(boxes, runs, splits, watch), Slider.of([*splits.values()])
-    names = distinct_names(runs) if len(runs) > 1 else [""] * len(runs)
-    pairs = zip(runs, names, strict=True)
+    pairs = zip(runs, distinct_names(runs), strict=True)
     shown = [shown_run(run, source, splits, watch, name=name, others=finder is not None) for run, name in pairs]
     answers = {name: [each for _, said in shown for each in said.get(name, ())] for name in splits}
     rows = _rows(splits, answers, looked, finder, watch, asked_for=boxes is not None)
     links = {place: section.name for place, section in zip(looked, rows, strict=True)}
     of_store, of_runs = store_sections(splits, slider, transfer), runs_sections([run for run, _ in shown], links)
-    first = next(iter(splits.values())).spec
-    title = f"{first.teacher.name} on {first.transfer_set.name}"
+    spec = next(iter(splits.values())).spec
+    title = f"{spec.teacher.name} on {spec.transfer_set.name}"
     made = page(title, [*of_store, *of_runs, *rows], slider=slider).encode()
     if label_errors is not None:  # which may be refused, and then no page is written either
         count = write_label_errors(looked, Path(label_errors))

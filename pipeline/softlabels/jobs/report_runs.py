@@ -103,10 +103,14 @@ def shown_run(
 
 
 def distinct_names(runs: Sequence[GivenRun]) -> list[str]:
-    """What runs of different folders are called: by as many of the last parts of their paths as tell all of them apart."""
+    """What runs of different folders are called: by as many of the last parts of their paths as tell all of them apart; ""
+    of a single one.
+    """
+    if len(runs) < 2:
+        return [""] * len(runs)
     parts = [run.path.resolve().parts for run in runs]
-    names = [""]
-    for count in range(1, max(map(len, parts), default=0) + 1):
+    names: list[str] = []
+    for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(each[-count:]) for each in parts]
         if len({*names}) == len(names):
             break
