@@ -35,6 +35,7 @@ def test_boxes_come_by_their_scores() -> None:
     turned = {name: [*values][::-1] for name, values in GOOD.items()}
     assert found(turned) == found(GOOD)
     assert found({"position": [], "class": [], "box": []}) == []
+    assert found(lambda outputs: GOOD if outputs["class"].fill(0) is None else {}) == found(GOOD)  # it gets a copy
     many = {"position": [3] * 150, "class": [0] * 150, "box": np.zeros((150, 4))}
     assert len(found(many)) == MOST
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
+from softlabels.models import ModelConfig, build_model
 from softlabels.store import Store, open_store
 from softlabels_stages import recipe as recipes
 from softlabels_stages.__main__ import main
@@ -111,6 +113,8 @@ def test_boxes_of_a_report(made: Path, store: Store, tabs: Tabs) -> None:
     for student in (2, 3):
         tab.check(f"#rows-0-boxes-{student}")
     assert sum(_compare(tab, store, temperature) for temperature in (1.0, 0.6, 8.0)) > 10
+    set_temperature(tab, 0.6)
+    assert sum(_compare_student(drawn(tab), made, store, kind, 0.6) for kind in ("hard", "distilled")) > 0
     set_temperature(tab, 1.0)
     _choose(tab)
     tab.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
@@ -140,6 +144,26 @@ def _compare(tab: Page, store: Store, temperature: float) -> int:
         hard = {at: each["box"] for at, each in said["hard labels"].items()}
         assert hard == {at: pytest.approx(box, abs=2e-3) for at, box in flat.items()}
     return sum(len(said.get("ensemble", {})) for said in rows.values())
+
+
+def _compare_student(
+    rows: dict[int, dict[str, dict[tuple[int, int], dict[str, Any]]]], made: Path, store: Store, kind: str, at: float
+) -> int:
+    """How many boxes of a student were compared with what its own weights say of the rows."""
+    own = yaml.safe_load((made / "recipe.yaml").read_text())["student"]
+    model = build_model(ModelConfig(**own, weights=str(made / f"run/{kind}-seed0/weights.safetensors"))).eval()
+    with torch.inference_mode():
+        outputs = model(torch.from_numpy(store.gather("input", np.arange(store.rows))))
+    for row, said in rows.items():
+        z, coded = (outputs[name][row].double().numpy() for name in ("class", "box"))
+        p, now = (each / each.sum(-1, keepdims=True) for each in (np.exp(z), np.exp(z / at)))
+        found = said.get(f"student, {kind}", {})
+        want = {place: box for place, box in reference(p, coded).items() if now[place] >= 0.2}
+        assert {place: each["box"] for place, each in found.items()} == {
+            place: pytest.approx(box, abs=2e-3) for place, box in want.items()
+        }
+        assert all(each["score"] == pytest.approx(now[place], abs=1e-3) for place, each in found.items())
+    return sum(len(said.get(f"student, {kind}", {})) for said in rows.values())
 
 
 def _choose(tab: Page) -> None:
@@ -182,6 +206,10 @@ def test_code_that_may_not_run_and_another_size(
     assert "no boxes are drawn: evil.find does not ship with softlabels" in capsys.readouterr().err
     assert '"boxes":[' not in (made / "theirs.html").read_text()
     assert '"boxes":[' in (made / "run/report.html").read_text()
+    wrong = {"boxes": {"class_path": "softlabels.recipes.cell_boxes", "init_args": {"size": [48, 72]}}}
+    (theirs / "config.yaml").write_text(yaml.safe_dump(own | wrong, sort_keys=False))
+    assert main(["report", "store/test", "theirs", "run", "--out=theirs.html"]) == 0  # it costs the boxes alone
+    assert "no boxes are drawn: boxes: 54 cells" in capsys.readouterr().err
     words = ["report", "store/test", "--config=recipe.yaml", "--out=no.html"]
     assert main([*words, "--boxes.init_args.size=[48,72]"]) == 2
     assert (

@@ -98,7 +98,7 @@ def test_without_the_extra_a_line_says_so(
     work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    monkeypatch.setattr("softlabels.pages.page.vega_bundle", bundle.vega_bundle.__wrapped__)
+    monkeypatch.setattr("softlabels.jobs.report.vega_bundle", bundle.vega_bundle.__wrapped__)
     lines, warnings = train_again(capsys)
     assert lines[-1].startswith("no report.html: this needs the package vl_convert")
     assert not warnings

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from softlabels.errors import DamagedShard
+from softlabels.jobs.report_runs import GivenRun, distinct_names
 from softlabels_stages import report
 
 
@@ -67,15 +68,30 @@ def test_a_list_that_is_refused_leaves_no_page(store: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("option", ["out", "label_errors"])
-@pytest.mark.parametrize("place", ["folder", "pipe", "{store}/train/manifest.json", "{store}/train/new/page.html"])
+@pytest.mark.parametrize(
+    "place", ["folder", "pipe", "mine.yaml", "{store}/train/manifest.json", "{store}/train/new/page.html"]
+)
 def test_only_plain_files_outside_of_stores_are_written(
     option: str, place: str, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("folder").mkdir()
     os.mkfifo("pipe")
+    Path("mine.yaml").write_text("name: mine\n")
     before = (store / "train" / "manifest.json").read_bytes()
     assert report.main([str(store), f"--{option}={place.format(store=store)}"]) == 2
     assert "ConfigError" in capsys.readouterr().err
     assert (store / "train" / "manifest.json").read_bytes() == before
     assert not Path("report.html").exists()
     assert Path("pipe").is_fifo()
+    assert Path("mine.yaml").read_text() == "name: mine\n"
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    named = {"a/run": "a/run", "b/run": "b/run", "c": f"{tmp_path.name}/c"}
+    assert distinct_names([GivenRun(tmp_path / place) for place in named]) == [*named.values()]
+    assert distinct_names([GivenRun(Path("x/a")), GivenRun(Path("x/b"))]) == ["a", "b"]
+
+
+def test_page_and_list_are_two_files(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main([str(store), "--out=one.html", "--label_errors=./one.html"]) == 2
+    assert "page and list would be one file" in capsys.readouterr().err

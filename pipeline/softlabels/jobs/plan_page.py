@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from softlabels.errors import ConfigError
+from softlabels.jobs.page_files import require_place
 from softlabels.pages.bundle import vega_bundle
 from softlabels.pages.plan import plan_page
 from softlabels.report.plan import Plan
@@ -13,7 +14,7 @@ from softlabels.system.local import write_atomically
 
 def require_page(out: str | Path) -> None:
     """What is better known before a pilot than after it. Raises `MissingExtra` where no page can be made, `ConfigError` where
-    `out` cannot be a file.
+    `out` cannot be a file, or is one of another kind.
     """
     vega_bundle()
     path = Path(out)
@@ -22,8 +23,9 @@ def require_page(out: str | Path) -> None:
         raise ConfigError(
             f"the page cannot be written: {what}", remedy="give the path of a file in a folder that exists"
         )
+    require_place(path)
 
 
 def write_page(plan: Plan, out: str | Path) -> None:
-    """Write it; what stood at `out` is replaced. Raises `MissingExtra`; `DiskFull`, `StorageError` of the disk."""
+    """Write it; one that stood at `out` is replaced. Raises `MissingExtra`; `DiskFull`, `StorageError` of the disk."""
     write_atomically(Path(out), plan_page(plan).encode())

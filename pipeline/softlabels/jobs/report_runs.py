@@ -6,7 +6,7 @@ A run may be a stranger's: it is data, no link in it is followed, and its studen
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,14 +64,14 @@ def shown_run(
     stores: Mapping[str, Store],
     watch: Watch = LOGGED,
     *,
-    named: bool = False,
+    name: str = "",
     others: bool = False,
 ) -> tuple[ShownRun, dict[str, list[Answers]]]:
     """A run as a page shows it, and what its students say of rows, by the split of the store that was held out.
 
     Args:
         source: the report's store. stores: its splits by name, opened.
-        named: the students are called by their run too, as of several.
+        name: what the run and its students are called, as one of several (`distinct_names`); by default the students' names do.
         others: see `ask_students`.
 
     Raises:
@@ -80,7 +80,7 @@ def shown_run(
     run = LocalFolder(given.path)
     results = _results(run)
     other = _other_store(results, stores)
-    said, untold, name = Said("", [], [], {}), other or given.untold, given.path.resolve().name
+    said, untold = Said("", [], [], {}), other or given.untold
     if given.student is not None and not other:
         quiet = replace(watch, say=_nothing, warn=_nothing)
         try:
@@ -93,11 +93,28 @@ def shown_run(
             watch.warn(f"the report has no outputs of the students of {given.path}: {error}")
     with _blaming_files(run):
         logs, sizes = _logs(run, results), [*_sizes(run, results, said)]
-        found = ShownRun(name, results, logs, other, said.split, said.held_out, untold, sizes)
+        found = ShownRun(
+            name or given.path.resolve().name, results, logs, other, said.split, said.held_out, untold, sizes
+        )
         for section in runs_sections([found]):  # what is wrong with the files shows here
             json.dumps(section.data, allow_nan=False)
-    answers = [replace(each, label=f"{name}: {each.label}") if named else each for each in said.answers]
+    answers = [replace(each, label=f"{name}: {each.label}") if name else each for each in said.answers]
     return found, {said.split: answers}
+
+
+def distinct_names(runs: Sequence[GivenRun]) -> list[str]:
+    """What runs of different folders are called: by as many of the last parts of their paths as tell all of them apart; ""
+    of a single one.
+    """
+    if len(runs) < 2:
+        return [""] * len(runs)
+    parts = [run.path.resolve().parts for run in runs]
+    names: list[str] = []
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-count:]) for each in parts]
+        if len({*names}) == len(names):
+            break
+    return names
 
 
 def _nothing(line: str) -> None:

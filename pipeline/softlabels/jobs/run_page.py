@@ -28,9 +28,7 @@ def run_page(run: GivenRun, results: Mapping[str, Any], store: Labels, *, watch:
         source = Source.of(store)
         split = results["split"] if results["split"] in source.splits() else "train"  # validation rows were cut from it
         quiet = dataclasses.replace(watch, say=lambda line: None)
-        return report(
-            source, [run], out=run.path / PAGE, split=split, transfer=run.transfer_set, boxes=run.boxes, watch=quiet
-        )
+        return report(source, [run], out=run.path / PAGE, split=split, transfer=run.transfer_set, watch=quiet)
     except MissingExtra as error:
         watch.say(f"no {PAGE}: {error}")
     except Exception as error:  # whatever it is: the run is finished

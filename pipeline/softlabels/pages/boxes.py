@@ -31,10 +31,14 @@ class Boxes:
             flags, values (P, D). Gives `position` (B,) and `class` (B,), whole numbers, and `box` (B, 4), left, top, width and
             height as parts of the picture. It is the one that leaves out boxes of one object but the best.
         name: what messages call it.
+
+    Attributes:
+        failure: why `of` raised; None where it never did.
     """
 
     def __init__(self, function: Function, name: str) -> None:
         self._function, self.name = function, one_line(name, 80)
+        self.failure: SoftLabelsError | None = None
 
     def of(self, outputs: Outputs, counts: NDArray[np.bool_], scores: NDArray[np.floating], who: str) -> Row:
         """The boxes of a row, the highest score first, at most `MOST`: [position, class, left, top, width, height] each.
@@ -49,7 +53,14 @@ class Boxes:
             ConfigError: the function fails, or gives what are no boxes of this row.
         """
         try:
-            found = self._function(outputs)
+            return self._of(outputs, counts, scores, who)
+        except SoftLabelsError as error:
+            self.failure = error
+            raise
+
+    def _of(self, outputs: Outputs, counts: NDArray[np.bool_], scores: NDArray[np.floating], who: str) -> Row:
+        try:
+            found = self._function({name: values.copy() for name, values in outputs.items()})  # it may write into them
         except SoftLabelsError:
             raise
         except Exception as error:  # it is the user's own

@@ -38,6 +38,8 @@ def value_data(
         "usual": usual[:shown].tolist(),
         "values": numbers(columns["values"][..., :shown].astype(np.float32)),
         "mean": numbers(mean[:, :shown].astype(np.float32)),
-        "hard": None if hard is None else numbers(hard[:, :shown].astype(np.float32)),
+        "hard": None
+        if hard is None or np.isnan(hard[:, :shown]).all()
+        else numbers(hard[:, :shown].astype(np.float32)),
         "student_values": numbers(np.stack(said or [np.zeros((len(mean), shown))])[: len(said)].astype(np.float32)),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from softlabels.system.durable import system_errors
@@ -22,8 +23,8 @@ class LocalFile:
                 done += got
         return done
 
-    def __del__(self) -> None:
-        os.close(self._handle)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound: when Python ends, `os` may be gone
+        close(self._handle)
 
 
 class LocalSink:

@@ -6,6 +6,8 @@ softlabels.parts.rowScatter = async (place, own, choice) => {
   if (!hard) return;
   const rows = (d) => [...Array(N).keys()].filter((n) => !Number.isNaN(hard[n * K + d]))
     .map((n) => ({ hard: hard[n * K + d], teacher: mean[n * K + d], rest: mean[n * K + d] - hard[n * K + d] }));
+  const options = [...Array(K).keys()].map((d) => [String(d), own.nameOf(d), rows(d)]).filter(([, , known]) => known.length);
+  if (!options.length) return;
   const plots = [["teacher", "the teacher's mean", "Teacher against hard values: on the line both agree."],
     ["rest", "teacher minus hard", "What is left, by hard value: a slope or a funnel is an error that the teacher makes again and again."]];
   const drawn = [], boxes = [];
@@ -13,7 +15,6 @@ softlabels.parts.rowScatter = async (place, own, choice) => {
     const plot = element("div", { class: "plot", role: "img", "aria-label": says });
     boxes.push(element("div", {}, element("p", {}, says), plot));
   }
-  const options = [...Array(K).keys()].map((d) => [String(d), own.nameOf(d)]);
   const change = (d) => drawn.forEach((each) => each.update("rows", rows(Number(d))));
   place.prepend(element("p", {}, choice("output", "Output", options, change)), element("div", { class: "two" }, boxes));
   for (const [number, [field, title]] of plots.entries()) {
@@ -26,6 +27,6 @@ softlabels.parts.rowScatter = async (place, own, choice) => {
         { mark: { type: "line", strokeWidth: 1, strokeDash: [4, 3], color: "currentColor" },
           encoding: { x: { field: "hard", type: "quantitative" }, y: field === "rest" ? { datum: 0 } : { field: "hard", type: "quantitative" } } },
       ],
-    }, { rows: rows(0) }));
+    }, { rows: options[0][2] }));
   }
 };
