@@ -47,7 +47,7 @@ def made_up(name: str = STRANGER) -> Plan:
         gain=Gain(
             measure="error rate", groups=8, rows=1250, held_out=500, epochs=40, batch_size=128, steps=400, hard=0.3,
             distilled=0.2,
-            interval=Interval(0.06, 0.1, 0.14), holds=0.91, chance=0.7, learnt=True, idle=False, advice="",
+            interval=Interval(0.06, 0.1, 0.14), alike=False, holds=0.91, chance=0.7, learnt=True, idle=False, advice="",
             temperatures={"4": 0.2, "1": 0.21}, temperature="4",
         ),
         unknown=(f"whether {name} is at home",),

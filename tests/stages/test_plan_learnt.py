@@ -8,12 +8,14 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from softlabels.jobs import plan_students
+from softlabels.jobs.plan_found import Pilot
 from softlabels.jobs.plan_gain import Group
 from softlabels_stages import plan
 from tests.stages import toy
@@ -69,6 +71,15 @@ def test_students_that_learn_their_own_rows_and_nothing_of_others_lack_rows(
         in found["verdict"]
     )
     assert "they learnt their own 16 training rows and little or nothing of others: give --rows=240" in found["verdict"]
+
+
+@pytest.mark.parametrize(("drawn", "more"), [(10, 40), (40, 60), (60, 0)])
+def test_a_larger_pilot_is_named_where_rows_are_left(drawn: int, more: int) -> None:
+    """Of 90 rows, of which 30 repeat others, and which no pilot draws; whatever of its rows students are judged on."""
+    keys = np.random.default_rng(0).integers(0, 256, (60, 16), np.uint8)
+    every, taken = ({"train": SimpleNamespace(keys=each)} for each in (np.concatenate([keys, keys[:30]]), keys[:drawn]))
+    pilot = Pilot(SimpleNamespace(rows=every), taken, None, 0, Path())  # type: ignore[arg-type]
+    assert pilot.more_rows == more
 
 
 def test_students_that_learn_nothing_of_their_own_rows_are_given_the_recipes_steps(

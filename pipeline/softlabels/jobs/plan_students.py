@@ -17,7 +17,7 @@ import numpy as np
 
 from softlabels.errors import Interrupted
 from softlabels.jobs.judge import Judged, judge_run
-from softlabels.jobs.plan_gain import MORE, Compared, Group, compared, gain_of
+from softlabels.jobs.plan_gain import Compared, Group, compared, gain_of
 from softlabels.jobs.possible import require_possible
 from softlabels.jobs.splits import Split, training_batches
 from softlabels.jobs.student_fit import fitted
@@ -31,11 +31,9 @@ from softlabels.report.views import views
 from softlabels.student.sweep import StudentTraining
 from softlabels.student.trainer import Trainer
 
-GROUPS, BLOCKS, FEWEST = (
-    8,
-    16,
-    4,
-)  # of training rows, of held-out rows; fewer where rows or time are short, FEWEST at least
+# Groups of training rows, and blocks of held-out rows; fewer where rows or time are short, FEWEST at least.
+GROUPS, BLOCKS, FEWEST = 8, 16, 4
+MORE = 4  # times the steps, or the rows, that are tried or named next
 LEAST = 8  # rows of a group, and of a block
 STEPS = (200, 1000)  # of a student: at least, and at most where the recipe's epochs make more
 MARGIN = 1.25  # of the seconds that are named for more, since the next group may take longer
@@ -78,6 +76,7 @@ def pilot_students(
     held_out: Split,
     *,
     of: int,
+    more_rows: int,
     seed: int,
     seconds: float,
     folder: Path,
@@ -88,6 +87,7 @@ def pilot_students(
     Args:
         train, held_out: the pilot's rows, in an order that content keys decide; each group has its share of the first.
         of: training rows of the whole transfer set, which say how many steps the recipe's own students take.
+        more_rows: that a larger pilot would have; 0 where there is none.
         seed: of the first group; the next have the next.
         seconds: no group is begun that would end later.
         folder: for what training writes, which the caller removes.
@@ -120,18 +120,18 @@ def pilot_students(
     if len(found) < FEWEST:
         need = MARGIN * FEWEST * max(each.seconds for each in found)
         return f"a group of students takes {first.seconds:.0f} s, and {FEWEST} are needed: give --seconds={math.ceil(need):d}"
-    advice = _advice(by, found, pilot.steps(least), whole, len(train.rows.keys), of)
+    advice = _advice(by, found, pilot.steps(least), whole, more_rows)
     return gain_of(found, by, pilot.settings(least), rows, pilot.steps(least), advice)
 
 
-def _advice(by: Compared, found: Sequence[Group], steps: int, whole: int, rows: int, of: int) -> str:
+def _advice(by: Compared, found: Sequence[Group], steps: int, whole: int, more_rows: int) -> str:
     """An option that would tell more: steps where students did not learn their own training rows, up to the `whole` recipe's;
-    else rows, up to all there are. "" where there are no more.
+    else rows. "" where there are no more.
     """
     if by.is_idle(found[0]):
         need = MARGIN * FEWEST * found[0].seconds * min(whole / steps, MORE)
         return f"--seconds={math.ceil(need)}" if steps < whole else ""
-    return f"--rows={min(of, MORE * rows)}" if rows < of else ""
+    return f"--rows={more_rows}" if more_rows else ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -76,8 +76,9 @@ def _students(plan: Plan) -> tuple[Html, Mapping[str, Any]] | None:
     if not isinstance(gain, Gain) or not gain.learnt:
         return None
     low, estimate, high = gain.interval.low, gain.interval.estimate, gain.interval.high
+    off = "3 held-out rows" if gain.alike else "two standard errors"
     told = (
-        "The gain of distilled over hard students, with two standard errors either way; right of 0 the teacher helped. "
+        f"The gain of distilled over hard students, with {off} either way; right of 0 the teacher helped. "
         "If the interval holds 0, the pilot does not show which way."
     )
     drawn = plot("gain", f"Gain in {gain.measure}: {estimate:.4g}, from {low:.4g} to {high:.4g}")

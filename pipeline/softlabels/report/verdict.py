@@ -101,9 +101,12 @@ def _against_gain(plan: Plan, gain: Gain) -> Iterator[str]:
     elif gain.interval.is_below:
         yield "students of the pilot were worse with the teacher's labels than with hard labels alone"
     elif not gain.interval.is_above:
-        said = "the pilot does not show that students gain (the interval holds 0)"
-        all_rows = "it had all rows, so compare students of all of them (train-student)"
-        yield f"{said}: {f'give more rows ({gain.advice})' if gain.advice else all_rows}"
+        remedy = (
+            f"give {gain.advice}"
+            if gain.advice
+            else "no larger one can, so compare students of all rows (train-student)"
+        )
+        yield f"the pilot does not show that students gain (the interval holds 0): {remedy}"
 
 
 def unlearnt(gain: Gain) -> str:
