@@ -76,7 +76,9 @@ def require_true(recipe: dict[str, Any], work: Path) -> None:
     print(f"bytes {own:,} {real:,} {own / real:.3f}; CPU {cpu.low:.2f} {cpu.estimate:.2f} {cpu.high:.2f} {took:.2f}")
     assert own == pytest.approx(real, rel=0.1)
     assert cpu.low <= took <= cpu.high
-    assert cpu.high <= 2.001 * cpu.low
+    assert (
+        cpu.high <= (2.001 if took > 0.5 else 2.5) * cpu.low
+    )  # batches of milliseconds differ more, and the plan says so
 
 
 @pytest.mark.slow
