@@ -146,6 +146,7 @@ softlabels.sections.runs = async (root, data) => {
     const encoding = {
       y: { field: "class", type: "nominal", title: null, sort: { field: "place", op: "min" } },
       x: { field: "wrong", type: "quantitative", title: "wrong", axis: { format: ".0%", tickCount: 8 }, scale: { nice: true } },
+      yOffset: { field: "model", type: "nominal", scale: { domain: names } }, // those that are equal do not hide each other
       color: { field: "model", type: "nominal", scale: colour, legend: legend(names) },
       shape: { field: "model", type: "nominal", scale: { domain: names }, legend: legend(names) },
       tooltip: [
