@@ -189,7 +189,7 @@ def test_sequences_without_tokens(work: Path, rng: np.random.Generator, capsys: 
     data = sample(rng, 70, "tokens-zarr")
     write_store(work / "store", data, make_spec(data, "tokens-zarr", embed=False))
     assert encoded("--k=2", "--rank=3") == 0
-    assert "the next token's exact logit is not kept" in capsys.readouterr().out
+    assert "the exact logit of the next token is lost" in capsys.readouterr().out
     assert np.isnan(open_store("sparse").column("label_logit")).all()
 
 

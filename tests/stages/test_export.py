@@ -41,7 +41,7 @@ def test_a_student_of_a_run_is_exported_and_the_last_line_runs(run: Path, capsys
     assert export.main(["run"]) == 0  # its one distilled student
     *lines, last = capsys.readouterr().out.splitlines()
     expected = (
-        r"run/distilled-seed0/student\.(onnx|pt2): [\d,]+ bytes(, opset \d+)?; against the student on 80 rows of test, "
+        r"run/distilled-seed0/student\.(onnx|pt2): [\d,]+ bytes(, opset \d+)?; compared with the student on 80 rows "
     )
     assert all(re.match(expected, line) for line in lines)
     assert len(lines) == 2

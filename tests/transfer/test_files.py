@@ -53,7 +53,7 @@ def test_what_a_row_of_text_files_is_can_be_said(
     assert rows.inputs.tolist() == [len(text) for text in texts]
     assert [key.tobytes() for key in rows.keys] == [xxh3_128_digest(text.encode()) for text in texts]
     assert rows.notes[0].startswith(
-        f"text files, {len(texts)} texts: each {way or 'line'} is one (transfer_set.sample_by"
+        f"text files, {len(texts)} texts: each {way or 'line'} is one row (transfer_set.sample_by"
     )
 
 

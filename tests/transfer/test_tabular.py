@@ -171,7 +171,7 @@ def test_dates_are_one_input_however_a_file_holds_them(tmp_path: Path) -> None:
     rows: list[Any] = [when[0], moment, pd.Timestamp(moment), pd.NaT, float("nan")]
     asked = table(["2024-05-31", "2024-05-31 12:00", "2024-05-31T12:00:00", None, None], columns=columns)
     np.testing.assert_array_equal(table(rows, columns=columns), asked)
-    with pytest.raises(TransferSetError, match="is no date such as"):
+    with pytest.raises(TransferSetError, match="is not a date such as"):
         table([pd.Timestamp(moment, tz="Europe/Berlin")], columns=columns)  # type: ignore[list-item]
 
 
