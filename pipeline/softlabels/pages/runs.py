@@ -123,7 +123,8 @@ def _curves(name: str, curves: Sequence[Any], step: int, level: str) -> Html | N
     )
     said = (
         "Learning curves: bold is the mean over the seeds, thin is a seed. A validation loss that rises while the training "
-        f"loss falls says that training was long enough. Losses of different settings cannot be compared.{kept}"
+        f"loss falls says that training was long enough. Losses of different settings cannot be compared. The other scores are "
+        f"of the validation rows; the learning rate is the optimizer's.{kept}"
     )
     places = (
         plot(f"{name}-curve-{number}", f"{each['title']} over the epochs, a line a student: {_ends(each)}")
