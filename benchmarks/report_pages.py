@@ -9,7 +9,7 @@ at T = 4: the slider, histograms and a row, or what `--show` names. The gallery'
 
     --show '#rows-0 .row-legend' '#rows-0 .row' --width=760 --picture=docs/gallery/text.png   of the report of text.yaml
     --show '#rows-0 .row-boxes' '#rows-0 .row' --width=760 --picture=docs/gallery/boxes.png   of the report of detect
-    --show header '#part-5' --width=720 --picture=docs/gallery/plan.png                       of softlabels plan text.yaml
+    --show header '#part-5' --width=720 --picture=docs/gallery/plan.png                       of softlabels plan ag_news
 """
 
 from __future__ import annotations

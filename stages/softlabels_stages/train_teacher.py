@@ -121,7 +121,7 @@ def _require_own_tokenizer(args: TrainTeacher) -> None:
 
 def _asked_of_hub(args: TrainTeacher) -> list[str]:
     """Hub ids that the recipe names: of models, of the tokenizer, of an image processor."""
-    models = [member.init_args.get("model") for member in args.teacher.members]
+    models = [each.init_args.get("model") for each in args.teacher.members if each.class_path != SERVED]
     names = dict.fromkeys(
         [*models, named_tokenizer(args.transfer_set), args.transfer_set.prepare.init_args.get("processor")]
     )

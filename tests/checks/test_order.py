@@ -14,7 +14,7 @@ import torch
 from softlabels.checks.dependence import spread
 from softlabels.checks.order import agreement, require_order
 from softlabels.errors import OtherClassOrder
-from softlabels.labels.encoding import DenseEncoding, TopkEncoding
+from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, TopkEncoding
 from softlabels.labels.ensemble import largest_class, log_probs
 from softlabels.store import open_store
 from softlabels.store.findings import Own, stored_agreement
@@ -114,11 +114,30 @@ def test_a_weak_teacher_is_no_fault(rng: np.random.Generator) -> None:
 def test_the_largest_output_of_an_ensemble(rng: np.random.Generator, members: int) -> None:
     z, weights = rng.normal(size=(200, members, 9)) * 3, np.arange(1.0, members + 1)
     weights /= weights.sum()
-    expected = log_probs(z, 1.0, "arithmetic", weights).argmax(-1)
-    assert (largest_class(z, weights) == expected).all()
-    for encoding in (DenseEncoding(), TopkEncoding(k=9, tail="uniform", nodes=2)):
+    assert (largest_class(z, weights) == log_probs(z, 1.0, "arithmetic", weights).argmax(-1)).all()
+    few = TopkEncoding(k=3, tail="uniform", nodes=8)
+    for encoding in (
+        DenseEncoding(),
+        few,
+        DenseEncoding(known_at=8.0),
+        TopkEncoding(k=3, tail="uniform", known_at=8.0),
+    ):
         columns, _ = encoding.encode(torch.tensor(z).float())
-        assert (encoding.largest(columns, 9, weights) == expected).mean() > 0.99  # float16
+        known = {"temperature": encoding.near_1, "mean": "arithmetic", "weights": weights}
+        expected = encoding.probabilities(columns, 9, None, **known).argmax(-1)  # type: ignore[arg-type]
+        assert (encoding.largest(columns, 9, weights) == expected).all()
+
+
+@pytest.mark.parametrize("encoding", [DenseEncoding(known_at=8.0), SigmoidEncoding(known_at=8.0)])
+def test_probabilities_are_apart_by_what_they_are_where_they_are_known(
+    encoding: Encoding, rng: np.random.Generator
+) -> None:
+    one, other = (encoding.encode(torch.tensor(rng.normal(size=(20, 2, 5)) * 30).float())[0] for _ in range(2))
+    p, p_other = (
+        encoding.probabilities(each, 5, None, temperature=8.0, mean="arithmetic", weights=[1.0, 0.0])
+        for each in (one, other)
+    )
+    assert np.allclose(encoding.gaps(one, other, 5)[0].p[:, 0], np.abs(p - p_other), atol=1e-6)
 
 
 def test_live_teacher(rng: np.random.Generator, work: Path, capsys: pytest.CaptureFixture[str]) -> None:

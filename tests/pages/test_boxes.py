@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from softlabels import write_store
 from softlabels.errors import ConfigError
@@ -41,7 +42,9 @@ def test_boxes_come_by_their_scores() -> None:
     ("said", "message"),
     [
         (None, "gives NoneType, expected a mapping of position, class, box"),
-        ({"box": GOOD["box"]}, "gives dict, expected a mapping of position, class, box"),
+        ({"box": GOOD["box"]}, "gives a mapping of box, expected a mapping of position, class, box"),
+        (GOOD | {"box": [[0, 0, 1], [1]]}, "gives box that is no array: ValueError: setting an array element"),
+        (GOOD | {"class": torch.ones(2, requires_grad=True)}, "gives class that is no array: RuntimeError: Can't call"),
         (GOOD | {"class": [0]}, "gives 2 positions, 1 classes and 2 boxes"),
         (GOOD | {"class": [0, 3]}, "gives class 3, and there are 3"),
         (GOOD | {"class": [0.5, 1]}, r"gives class float64 \[2\], expected whole numbers \(B,\)"),

@@ -47,7 +47,7 @@ def made_up(name: str = STRANGER) -> Plan:
         gain=Gain(
             measure="error rate", groups=8, rows=1250, held_out=500, epochs=40, batch_size=128, steps=400, hard=0.3,
             distilled=0.2,
-            interval=Interval(0.06, 0.1, 0.14), holds=0.91, chance=0.7, learnt=True, idle=False, advice="",
+            interval=Interval(0.06, 0.1, 0.14), alike=False, holds=0.91, chance=0.7, learnt=True, idle=False, advice="",
             temperatures={"4": 0.2, "1": 0.21}, temperature="4",
         ),
         unknown=(f"whether {name} is at home",),
@@ -78,11 +78,15 @@ def test_go_says_so_where_nothing_is_known_of_what_the_labels_are_worth() -> Non
 
 def test_what_is_to_be_settled_stands_on_top_one_below_the_other(tabs: Tabs, tmp_path: Path) -> None:
     file = tmp_path / "plan.html"
-    against = ("no room", f"the teacher is no better than {STRANGER}")
+    against = ("give more rows (--rows=3200)", f"the teacher is no better than {STRANGER}")
     file.write_text(plan_page(replace(made_up("plain"), settle=against)))
     page = tabs.open(file)
     assert page.inner_text("#verdict strong") == "Verdict: settle first"
-    assert page.locator("#verdict li").all_inner_texts() == ["No room.", f"The teacher is no better than {STRANGER}."]
+    assert page.locator("#verdict li").all_inner_texts() == [
+        "Give more rows (--rows=3200).",
+        f"The teacher is no better than {STRANGER}.",
+    ]
+    assert page.locator("#verdict .whole").all_inner_texts() == ["--rows=3200"]  # which no line breaks
 
 
 def test_durations_are_in_units_that_people_read() -> None:

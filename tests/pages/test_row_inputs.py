@@ -18,7 +18,7 @@ import pytest
 
 from softlabels import write_store
 from softlabels.pages.media import EDGE, looks_like_picture, picture, wav
-from softlabels.pages.row_inputs import TEXT, call_rows, inputs_of, shown_value, tokens
+from softlabels.pages.row_inputs import TEXT, inputs_of, shown_value, tokens
 from softlabels.transfer import TransferSetConfig, array_keys, load_transfer_set
 from softlabels.transfer.keys import id_keys
 from softlabels_stages.schema import typed
@@ -131,7 +131,7 @@ def test_raw_columns_are_found_by_content_key(tmp_path: Path, rng: np.random.Gen
     shown = found.of(np.arange(21))
     assert [row and row[0]["text"] for row in shown] == [texts[number] if number < 20 else None for number in order]
     assert [each["name"] for each in shown[0] or []] == ["text", "x"]
-    assert call_rows(found, np.arange(21)) == [texts[number] if number < 20 else "" for number in order]
+    assert found.called(np.arange(21)) == [texts[number] if number < 20 else "" for number in order]
 
 
 def png(width: int = 5, height: int = 4, seed: int = 0) -> bytes:
@@ -173,7 +173,7 @@ def test_a_picture_that_cannot_be_read_says_so_and_others_are_shown(tmp_path: Pa
         tmp_path / "test", rng.normal(size=(6, 4)), keys=id_keys(pa.chunked_array([range(6)]), name="id", start=0)
     )
     found = inputs_of(store, config, "test")
-    assert call_rows(found, np.arange(6)) == ["one", "two", "(empty)", "(missing)", "five", "a/five.png"]
+    assert found.called(np.arange(6)) == ["one", "two", "(empty)", "(missing)", "five", "a/five.png"]
     shown = found.of(np.arange(6))
     for row, each in enumerate(shown):
         assert each is not None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm, t
 
-from softlabels.report.estimates import HOLDS, Interval, Timed, Weighed, best, duration, gain, whole_bytes
+from softlabels.report.estimates import HOLDS, Interval, Timed, Weighed, best, duration, gain, rarer, whole_bytes
 
 
 def test_a_duration_is_what_is_fixed_and_the_rate_of_the_rows() -> None:
@@ -89,6 +89,20 @@ def test_a_gain_of_error_rates_is_within_its_interval(rng: np.random.Generator) 
     inside, again = held(found, true)
     assert 0.90 < inside < 0.96
     assert 0.78 < again < 0.88
+
+
+def test_a_gain_that_no_row_of_a_pilot_shows_is_within_its_interval(rng: np.random.Generator) -> None:
+    """Errors so rare that most pilots see none: an interval from 0 to 0 would hold their mean in 4 of 10."""
+    groups, blocks, rows, true = 4, 4, 8, 0.002
+    wrong = rng.random((1_000, groups, blocks * rows)) < true
+    rate = wrong.reshape(-1, groups, blocks, rows).mean(-1)
+    found = [gain(one, np.zeros_like(one)) for one in rate]
+    alike = [each.is_point for each in found]
+    assert np.mean(alike) > 0.6
+    assert {(each.low, each.high) for each, same in zip(found, alike, strict=True) if same} == {(0.0, 0.0)}
+    assert rarer(found[alike.index(True)], blocks * rows) == Interval(-3 / 32, 0, 3 / 32)
+    inside, _ = held([rarer(each, blocks * rows) if each.is_point else each for each in found], true)
+    assert inside > HOLDS[groups]
 
 
 def test_an_interval_says_on_which_side_of_0_it_lies() -> None:

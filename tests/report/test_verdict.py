@@ -19,9 +19,10 @@ def planned(gain: Gain | str, held_out: dict[str, float] | None = None) -> Plan:
 
 
 @pytest.mark.parametrize(
-    ("advice", "remedy"), [("", "it had all rows, so compare"), ("--rows=4000", "give more rows (--rows=4000)")]
+    ("advice", "remedy"),
+    [("", "no larger one can, so compare"), ("--rows=4000", "give --rows=4000"), ("--seconds=60", "give --seconds=60")],
 )
-def test_a_pilot_that_had_all_rows_is_not_to_take_more(advice: str, remedy: str) -> None:
+def test_a_pilot_that_cannot_tell_names_what_can(advice: str, remedy: str) -> None:
     [said] = settle(
         planned(
             Gain(
@@ -35,6 +36,7 @@ def test_a_pilot_that_had_all_rows_is_not_to_take_more(advice: str, remedy: str)
                 hard=0.2,
                 distilled=0.19,
                 interval=Interval(-0.02, 0.01, 0.04),
+                alike=False,
                 holds=0.86,
                 chance=0.5,
                 learnt=True,

@@ -160,6 +160,13 @@ def test_a_number_to_predict_is_not_taken_for_classes(capsys: pytest.CaptureFixt
     assert "for a number to predict set transfer_set.label_as: values" in said
 
 
+def test_few_labelled_rows_of_several_classes_are_enough() -> None:
+    for classes in (toy.recipe()["transfer_set"]["classes"], None):  # by name, or by number
+        Path("forest.skops").unlink(missing_ok=True)
+        write("lacking", FOREST, transfer={"classes": classes}, training=TRAINING | {"hard_label_fraction": 0.02})
+        assert train_teacher.main(["--config=recipe.yaml"]) == 0
+
+
 def test_a_split_that_is_not_there_is_told_before_teachers_are_trained(capsys: pytest.CaptureFixture[str]) -> None:
     found = toy.points("train")
     pd.DataFrame({"x": found["x"][:, 0], "label": found["label"]}).to_csv("one.csv", index=False)

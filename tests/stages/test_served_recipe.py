@@ -85,5 +85,6 @@ def test_a_server_that_is_not_there(recipe: dict[str, Any], capsys: pytest.Captu
     recipe["teacher"]["members"][0]["init_args"] |= {"url": "http://127.0.0.1:9", "tries": 1}
     Path("recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert train_teacher.main(["--config=recipe.yaml"]) == 0
+    assert "hub" not in capsys.readouterr().out  # which is not asked for what a server calls its model
     assert teacher_logits.main(["--config=recipe.yaml", "--store=store"]) == 75
     assert "NoAnswer: http://127.0.0.1:9/v1/models gives no answer in 1 tries: connect error" in capsys.readouterr().err

@@ -63,7 +63,9 @@ def test_what_is_no_picture_of_8_bits_is_refused(row: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"size": 0}, {"size": [4]}, {"size": [4, 2.5]}, {"size": 4, "channels": 2}, {"size": 1 << 20}]
+    "settings",
+    [{"size": size} for size in (0, [4], [4, 2.5], 1 << 20, 2.5, "64", None, {"height": 4, "width": 4})]
+    + [{"size": 4, "channels": channels} for channels in (2, True, [3])],
 )
 def test_sizes_and_channels_that_cannot_be_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=r"prepare\.init_args\.\w+ of resize is"):

@@ -18,6 +18,7 @@ from softlabels.objects import ObjectSpec
 from softlabels.recipes.tokenizer import SPECIAL, TokenizerConfig, ensure_tokenizer
 from softlabels.transfer import TransferRows, TransferSetConfig, load_transfer_set
 from softlabels.transfer.file_arguments import file_digest, recorded
+from softlabels.transfer.pretrained import is_hub_id, pretrained_folder
 from softlabels.transfer.text import load_tokenizer, tokenize
 from tests.models.hf_samples import sentences, texts_config, train_tokenizer
 
@@ -248,3 +249,17 @@ def test_the_same_texts_give_the_same_tokenizer_in_every_process(data: Path, tmp
         )  # fmt: skip
     for file in ("tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("gpt2", True), ("owner/name", True), ("owner/name/more", False), ("my folder/name", False), ("./gone", False)],
+)
+def test_the_hub_is_asked_for_ids_and_not_for_paths(name: str, asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot(*_: object, **__: object) -> None:
+        raise OSError("it was asked")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    with pytest.raises(ConfigError, match="it was asked" if asked else f"there is no folder {name};"):
+        pretrained_folder(name, revision=None, patterns=("*",))
+    assert is_hub_id(name) is asked

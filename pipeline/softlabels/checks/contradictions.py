@@ -2,7 +2,8 @@
 them would get the first one's.
 
 Equal rows in other batches differ by rounding. Two rows contradict where the classes whose logits differ by more than `verify`
-explains by rounding differ in their probability at T = 1 by more than `LEAST` in all; of values, in parts of their usual sizes.
+explains by rounding differ in their probability at T = 1, or next to it where they are known, by more than `LEAST` in all; of
+values, in parts of their usual sizes.
 
 n pairs of rows, M members, C classes.
 """

@@ -44,9 +44,9 @@ def fit_estimator(
             f"no training row of {rows.name} has a hard label", remedy="name their column (transfer_set.label)"
         )
     classes = len(rows.class_names or ()) or 1 + int(labels.max(initial=0))
-    if model.target == "softmax" and classes > len(chosen):
+    if model.target == "softmax" and rows.class_names is None and classes > known.sum():
         raise ConfigError(
-            f"the hard labels of {rows.name} go up to {classes - 1:,}: {classes:,} classes, for {len(chosen):,} training rows",
+            f"the hard labels of {rows.name} go up to {classes - 1:,}: {classes:,} classes, for {known.sum():,} training rows",
             remedy="classes are counted from 0, or named in transfer_set.classes; for a number to predict set "
             "transfer_set.label_as: values, labels.kind: values, and name a regressor",
         )

@@ -10,7 +10,6 @@ from pathlib import Path
 from softlabels.checks.label_errors import LabelErrors
 from softlabels.errors import ConfigError, one_line
 from softlabels.pages.looked import Looked
-from softlabels.pages.row_inputs import call_rows
 from softlabels.store import Store
 from softlabels.system.local import write_atomically
 
@@ -27,6 +26,7 @@ HEAD = (
     "score",
     "input",
 )
+_AT_ONCE = 256  # rows whose inputs are read together
 _NAME = 200  # characters of a class's name
 _OBEYED = ("=", "+", "-", "@")  # by spreadsheets, at the beginning of a cell
 
@@ -58,7 +58,8 @@ def write_label_errors(looked: Mapping[tuple[str, str], Looked], out: Path) -> i
 def _lines(split: str, target: str, looked: Looked, found: LabelErrors) -> Iterator[list[object]]:
     store = looked.store
     rows = found.places // (store.positions or 1)
-    keys, called = store.gather("content_key", rows), call_rows(looked.inputs, rows)
+    keys, parts = store.gather("content_key", rows), (rows[at : at + _AT_ONCE] for at in range(0, len(rows), _AT_ONCE))
+    called = [each for part in parts for each in looked.inputs.called(part)]
     for number, place in enumerate(found.places.tolist()):
         position = place % store.positions if store.positions else ""
         given, suggested = int(found.given[number]), int(found.suggested[number])

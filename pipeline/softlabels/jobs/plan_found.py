@@ -13,7 +13,7 @@ from softlabels.jobs.judge import judge_beside_teacher
 from softlabels.jobs.labelled import Labelled
 from softlabels.jobs.plan_pass import PilotPass
 from softlabels.jobs.plan_sizes import chosen, examined, sizes, ways
-from softlabels.jobs.plan_students import pilot_students
+from softlabels.jobs.plan_students import MORE, pilot_students
 from softlabels.jobs.splits import Split, with_members
 from softlabels.jobs.watch import Watch
 from softlabels.models import ModelConfig
@@ -21,6 +21,7 @@ from softlabels.objects import plain
 from softlabels.report.estimates import Interval
 from softlabels.report.plan import Data, Gain, Plan, Teacher
 from softlabels.report.verdict import settle, unknown, verdict
+from softlabels.student.split import shuffled_rows
 from softlabels.student.sweep import StudentTraining
 from softlabels.system.files import Folder
 from softlabels.system.local import LocalFolder
@@ -51,6 +52,12 @@ class Pilot:
     def first(self) -> str:
         """The split that students would learn from."""
         return training_split(self.taken)
+
+    @property
+    def more_rows(self) -> int:
+        """Rows of that split for a larger pilot: `MORE` times as many, at most all that differ; 0 where it had these."""
+        drawn, differ = len(self.taken[self.first].keys), len(shuffled_rows(self.job.rows[self.first].keys, self.seed))
+        return min(differ, MORE * drawn) if drawn < differ else 0
 
     def splits(self, training: StudentTraining) -> dict[str, Split]:
         """Its stores with their rows, and the members that students learn from."""
@@ -118,9 +125,17 @@ def _gain(
         return "the recipe names no student"
     train, judged = (splits[pilot.first], splits[held_out]) if held_out else _cut(splits[pilot.first])
     watch.say("students of the pilot: hard against distilled, in groups that share no row")
-    folder, of = pilot.folder / "students", len(pilot.job.rows[pilot.first].keys)
     return pilot_students(
-        student, training, train, judged, of=of, seed=pilot.seed, seconds=seconds, folder=folder, watch=watch
+        student,
+        training,
+        train,
+        judged,
+        of=len(pilot.job.rows[pilot.first].keys),
+        more_rows=pilot.more_rows,
+        seed=pilot.seed,
+        seconds=seconds,
+        folder=pilot.folder / "students",
+        watch=watch,
     )
 
 

@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from softlabels.jobs.splits import Split, all_batches
-from softlabels.report.estimates import HOLDS, best, gain
+from softlabels.report.estimates import HOLDS, HOLDS_NLL, best, gain, rarer
 from softlabels.report.measures import Measure, Results, shown
 from softlabels.report.plan import Gain
 from softlabels.student.sweep import HARD, StudentTraining
 
 NLL = Measure(("nll",), "NLL")  # by which students of tokens are compared
 IDLE = 0.9  # of what chance has: where a student is no better than that on its own training rows, it learnt nothing of them
-MORE = 4  # times the rows, or the steps, that are tried or named next
 
 
 @dataclass(frozen=True)
@@ -91,19 +90,22 @@ def gain_of(
     learnt = by.chance is None or any(
         gain(np.full_like(each, by.chance).tolist(), each).is_above for each in (hard, distilled[0])
     )
-    gained = gain(hard, distilled[0])
+    gained, rows_held_out = gain(hard, distilled[0]), sum(each["rows"] for each in found[0].blocks)
+    alike = gained.is_point
+    gained = rarer(gained, rows_held_out) if alike else gained
     return Gain(
         measure=f"{by.of}: {title}" if by.of else title,
         groups=len(found),
         rows=rows,
-        held_out=sum(each["rows"] for each in found[0].blocks),
+        held_out=rows_held_out,
         epochs=training.epochs,
         batch_size=training.batch_size,
         steps=steps,
         hard=sign * float(np.mean(hard)),
         distilled=means[0],
         interval=gained,
-        holds=HOLDS[len(found)],
+        alike=alike,
+        holds=(HOLDS_NLL if by.measure.path == NLL.path else HOLDS)[len(found)],
         chance=by.chance,
         learnt=learnt,
         idle=by.is_idle(found[0]),

@@ -106,10 +106,8 @@ def weighed(spec: Spec, held: int | None = None) -> Weighed:
     return Weighed(bound - full + data, data)
 
 
-def positions_held(spec: Spec, rows: TransferRows) -> int | None:
-    """How many positions ragged rows hold together; None of a store whose rows are not ragged."""
-    if not spec.ragged:
-        return None
+def positions_held(spec: Spec, rows: TransferRows) -> int:
+    """How many positions ragged rows hold together."""
     total = 0
     for start in range(0, len(rows.keys), _ROWS):
         part = slice(start, start + _ROWS)

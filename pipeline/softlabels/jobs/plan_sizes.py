@@ -74,7 +74,7 @@ def sizes(job: Labelled[Any], tried: Ways, found: Examined | None, pilot: PilotP
     """Bytes of each way in both layouts, of all splits, and what it lost; the recipe's own first. The pilot's stores say what
     files take beside the arrays; `folder` is for them in the other layout.
     """
-    own, made = job.labels, list[Size]()
+    own, made, held = job.labels, list[Size](), dict[str, int]()
     measured = {
         (split, layout): _measured(pilot, split, layout, own.layout, folder / split)
         for split in job.rows
@@ -90,7 +90,9 @@ def sizes(job: Labelled[Any], tried: Ways, found: Examined | None, pilot: PilotP
             for split in job.rows:
                 spec = way.spec(split, _blank(way))
                 lean, files, stored = measured[split, layout]
-                whole = weighed(spec, positions_held(spec, job.rows[split]))
+                if spec.ragged and split not in held:  # which all ways have alike
+                    held[split] = positions_held(spec, job.rows[split])
+                whole = weighed(spec, held[split] if spec.ragged else None)
                 total += whole_bytes(whole, lean, files=files, stored=stored) + _basis_bytes(spec)
             made.append(Size(name, layout, total, _kl(name, found), not made))
     return made

@@ -17,7 +17,7 @@ import numpy as np
 
 from softlabels.errors import Interrupted
 from softlabels.jobs.judge import Judged, judge_run
-from softlabels.jobs.plan_gain import MORE, Compared, Group, compared, gain_of
+from softlabels.jobs.plan_gain import Compared, Group, compared, gain_of
 from softlabels.jobs.possible import require_possible
 from softlabels.jobs.splits import Split, training_batches
 from softlabels.jobs.student_fit import fitted
@@ -31,13 +31,12 @@ from softlabels.report.views import views
 from softlabels.student.sweep import StudentTraining
 from softlabels.student.trainer import Trainer
 
-GROUPS, BLOCKS, FEWEST = (
-    8,
-    16,
-    4,
-)  # of training rows, of held-out rows; fewer where rows or time are short, FEWEST at least
+# Groups of training rows, and blocks of held-out rows; fewer where rows or time are short, FEWEST at least.
+GROUPS, BLOCKS, FEWEST = 8, 16, 4
+MORE = 4  # times the steps, or the rows, that are tried or named next
 LEAST = 8  # rows of a group, and of a block
 STEPS = (200, 1000)  # of a student: at least, and at most where the recipe's epochs make more
+MARGIN = 1.25  # of the seconds that are named for more, since the next group may take longer
 TRIED = (1.0, 2.0, 4.0, 8.0)  # temperatures beside the recipe's own
 
 
@@ -77,6 +76,7 @@ def pilot_students(
     held_out: Split,
     *,
     of: int,
+    more_rows: int,
     seed: int,
     seconds: float,
     folder: Path,
@@ -87,6 +87,7 @@ def pilot_students(
     Args:
         train, held_out: the pilot's rows, in an order that content keys decide; each group has its share of the first.
         of: training rows of the whole transfer set, which say how many steps the recipe's own students take.
+        more_rows: that a larger pilot would have; 0 where there is none.
         seed: of the first group; the next have the next.
         seconds: no group is begun that would end later.
         folder: for what training writes, which the caller removes.
@@ -96,11 +97,11 @@ def pilot_students(
     if not labelled_targets(train) or not labelled_targets(held_out):
         return "no row of the pilot has a hard label, and a gain is measured against students of hard labels"
     held_out = _labelled(held_out)
-    groups, blocks = min(GROUPS, len(train.rows.keys) // LEAST), min(BLOCKS, len(held_out.rows.keys) // LEAST)
+    groups, blocks = min(GROUPS, len(train.rows.keys) // LEAST), _blocks(held_out)
     if min(groups, blocks) < FEWEST:
         return (
             f"the pilot has too few rows for {FEWEST} groups of {LEAST} training rows, and {FEWEST} blocks of {LEAST} held-out "
-            "rows with a hard label"
+            f"rows with a hard label{', of flags one that is 1' * ('sigmoid' in held_out.kinds.values())}"
         )
     rows = len(train.rows.keys) // groups
     if 0 < training.hard_label_fraction * rows < 1 or training.hard_label_fraction == 0:
@@ -114,23 +115,23 @@ def pilot_students(
             break
         least, first = more, pilot.group(0, more)
     found = [first]
-    while len(found) < groups and sum(each.seconds for each in found) * (len(found) + 1) / len(found) <= seconds:
+    while len(found) < groups and _mean(found) * max(FEWEST, len(found) + 1) <= seconds:
         found.append(pilot.group(len(found), least))
     if len(found) < FEWEST:
-        need = FEWEST * max(each.seconds for each in found)
+        need = MARGIN * FEWEST * max(each.seconds for each in found)
         return f"a group of students takes {first.seconds:.0f} s, and {FEWEST} are needed: give --seconds={math.ceil(need):d}"
-    advice = _advice(by, found, pilot.steps(least), whole, len(train.rows.keys), of)
+    advice = _advice(by, found, pilot.steps(least), whole, more_rows)
     return gain_of(found, by, pilot.settings(least), rows, pilot.steps(least), advice)
 
 
-def _advice(by: Compared, found: Sequence[Group], steps: int, whole: int, rows: int, of: int) -> str:
+def _advice(by: Compared, found: Sequence[Group], steps: int, whole: int, more_rows: int) -> str:
     """An option that would tell more: steps where students did not learn their own training rows, up to the `whole` recipe's;
-    else rows, up to all there are. "" where there are no more.
+    else rows. "" where there are no more.
     """
     if by.is_idle(found[0]):
-        need = FEWEST * found[0].seconds * min(whole / steps, MORE)
+        need = MARGIN * FEWEST * found[0].seconds * min(whole / steps, MORE)
         return f"--seconds={math.ceil(need)}" if steps < whole else ""
-    return f"--rows={min(of, MORE * rows)}" if rows < of else ""
+    return f"--rows={more_rows}" if more_rows else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,9 +198,27 @@ def _labelled(split: Split) -> Split:
     return dataclasses.replace(split, rows=split.rows.take(np.flatnonzero(known)))  # type: ignore[union-attr]  # as below
 
 
+def _blocks(held_out: Split) -> int:
+    """Into how many blocks held-out rows are cut: as many as have `LEAST` rows each, and of flags one at least that is 1, since
+    no score is known without one.
+    """
+    most = min(BLOCKS, len(held_out.rows.keys) // LEAST)
+    first, kind = next(iter(held_out.kinds.items()))
+    if "softmax" in held_out.kinds.values() or kind != "sigmoid":
+        return most
+    flags = hard_labels(held_out.each[first])
+    true = (flags == 1).reshape(len(flags), -1).any(axis=1)
+    return next((n for n in range(most, 0, -1) if all(true[block::n].any() for block in range(n))), 0)
+
+
 def _part(split: Split, group: int, groups: int) -> Split:
     at = np.arange(group, len(split.rows.keys), groups)
     return dataclasses.replace(split, rows=split.rows.take(at))  # type: ignore[union-attr]  # rows of a transfer set
+
+
+def _mean(found: Sequence[Group]) -> float:
+    """Seconds of a group."""
+    return sum(each.seconds for each in found) / len(found)
 
 
 def _first(value: Any) -> Any:

@@ -12,12 +12,11 @@ from softlabels.jobs.sources import Labels, Source
 from softlabels.jobs.watch import LOGGED, Watch
 from softlabels.objects import ObjectSpec, call_with
 from softlabels.pages.boxes import Boxes
-from softlabels.pages.looked import Looked, looked_at
+from softlabels.pages.looked import looked_at
 from softlabels.pages.page import page
 from softlabels.pages.row_boxes import target_of_boxes
 from softlabels.pages.rows import rows_sections
 from softlabels.pages.runs import runs_sections
-from softlabels.pages.section import Section
 from softlabels.pages.slider import Slider
 from softlabels.pages.store_section import store_sections
 from softlabels.store import Store
@@ -70,34 +69,21 @@ def report(
     splits = source.open(only=split)
     transfer = transfer or next((run.transfer_set for run in runs), None)
     looked = looked_at(splits, transfer, every_label=label_errors is not None)
-    sections = _sections(source, splits, runs, looked, _boxes_of(boxes, runs, splits, watch), watch, transfer)
+    finder, slider = _boxes_of(boxes, runs, splits, watch), Slider.of([*splits.values()])
+    shown = [shown_run(run, source, splits, watch, named=len(runs) > 1, others=finder is not None) for run in runs]
+    answers = {name: [each for _, said in shown for each in said.get(name, ())] for name in splits}
+    rows = rows_sections(splits, answers=answers, looked=looked, boxes=finder)
+    links = {place: section.name for place, section in zip(looked, rows, strict=True)}
+    of_store, of_runs = store_sections(splits, slider, transfer), runs_sections([run for run, _ in shown], links)
     first = next(iter(splits.values())).spec
     title = f"{first.teacher.name} on {first.transfer_set.name}"
-    made = page(title, sections, slider=Slider.of([*splits.values()])).encode()
+    made = page(title, [*of_store, *of_runs, *rows], slider=slider).encode()
     if label_errors is not None:  # which may be refused, and then no page is written either
         count = write_label_errors(looked, Path(label_errors))
         watch.say(f"likely label errors: {count:,}, in {label_errors}")
     write_atomically(Path(out), made)
     watch.say(f"report: {out}")
     return Path(out)
-
-
-def _sections(
-    source: Source,
-    splits: Mapping[str, Store],
-    runs: Sequence[GivenRun],
-    looked: Mapping[tuple[str, str], Looked],
-    boxes: Boxes | None,
-    watch: Watch,
-    transfer: TransferSetConfig | None,
-) -> list[Section]:
-    """Of the store, of the runs and of single rows, in this order."""
-    shown = [shown_run(run, source, splits, watch, named=len(runs) > 1, others=boxes is not None) for run in runs]
-    answers = {name: [each for _, said in shown for each in said.get(name, ())] for name in splits}
-    rows = rows_sections(splits, answers=answers, looked=looked, boxes=boxes)
-    links = {place: section.name for place, section in zip(looked, rows, strict=True)}
-    slider = Slider.of([*splits.values()])
-    return [*store_sections(splits, slider, transfer), *runs_sections([run for run, _ in shown], links), *rows]
 
 
 def _boxes_of(

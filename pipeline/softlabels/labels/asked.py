@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 class Gap(NamedTuple):
     """How far the classes of pairs of distributions are apart, (..., M, classes) each or (..., M, 1): |z - z'| and |p - p'| at
-    T = 1, the size of z, and of the numbers that z is rounded with. Of values z are these in usual sizes, and p parts of them.
+    T = 1, or next to it where they are known, the size of z, and of the numbers that z is rounded with. Of values z are these
+    in usual sizes, and p parts of them.
     """
 
     z: NDArray[np.floating]

@@ -15,14 +15,15 @@ _LEAST = 1e-3  # of the largest usual size: any smaller one
 Stored = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]  # what `stored_log_probs` gives
 
 
-def dense_gap(one: Columns, other: Columns) -> Gap:
-    """Of columns `logits` (n, [P,] M, C), z - max(z), and `shift` (n, [P,] M)."""
+def dense_gap(one: Columns, other: Columns, temperature: float) -> Gap:
+    """Of columns `logits` (n, [P,] M, C), z - max(z), and `shift` (n, [P,] M); p at a temperature."""
     a, b = (side["logits"].astype(np.float32) for side in (one, other))
+    at = np.float32(temperature)
     peak = np.maximum(np.abs(one["shift"]), np.abs(other["shift"]))[..., None]
     own = np.maximum(_size(a), _size(b))
     with np.errstate(invalid="ignore"):
         apart = np.where(a == b, 0.0, np.abs(a - b))
-    return Gap(apart, np.abs(_softmax(a) - _softmax(b)), own, np.maximum(peak, own))
+    return Gap(apart, np.abs(_softmax(a / at) - _softmax(b / at)), own, np.maximum(peak, own))
 
 
 def topk_gap(one: Columns, other: Columns, mine: Stored, theirs: Stored, classes: int) -> Gap:
@@ -40,12 +41,13 @@ def topk_gap(one: Columns, other: Columns, mine: Stored, theirs: Stored, classes
     return Gap(apart, gap, size, size)
 
 
-def sigmoid_gap(one: Columns, other: Columns) -> Gap:
-    """Of a column `logits` (n, [P,] M, C): each class by itself."""
+def sigmoid_gap(one: Columns, other: Columns, temperature: float) -> Gap:
+    """Of a column `logits` (n, [P,] M, C): each class by itself; p at a temperature."""
     a, b = (side["logits"].astype(np.float32) for side in (one, other))
+    at = np.float32(temperature)
     with np.errstate(invalid="ignore", over="ignore"):
         apart = np.where(a == b, 0.0, np.abs(a - b))
-        p = np.abs(1 / (1 + np.exp(-a)) - 1 / (1 + np.exp(-b)))
+        p = np.abs(1 / (1 + np.exp(-a / at)) - 1 / (1 + np.exp(-b / at)))
     own = np.where(np.isfinite(a) & np.isfinite(b), np.maximum(np.abs(a), np.abs(b)), 0.0)
     return Gap(apart, p, own, np.maximum(_size(a), _size(b)))
 

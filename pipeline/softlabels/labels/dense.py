@@ -86,7 +86,7 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
         logits = columns["logits"]
         if logits.shape[1] == 1:  # the largest is 0: found as an integer in a tenth of the time
             return np.asarray((logits[:, 0].view(np.uint16) << 1 == 0).argmax(axis=-1), np.int64)
-        return largest_class(logits, weights)
+        return largest_class(logits, weights, self.near_1)
 
     def summary(
         self, columns: Columns, classes: int, basis: Basis, *, weights: Floats, temperatures: Sequence[float], ids: Ints,
@@ -97,7 +97,7 @@ class DenseEncoding(EncodingBase, frozen=True, kw_only=True, tag="dense"):
         return dense_summary(columns["logits"], weights=weights, temperatures=temperatures, ids=ids, others=others)
 
     def gaps(self, one: Columns, other: Columns, classes: int) -> list[Gap]:
-        return [dense_gap(one, other)]
+        return [dense_gap(one, other, self.near_1)]
 
     def outputs(self, columns: Columns) -> NDArray[np.float32]:
         return np.asarray(columns["logits"].astype(np.float32) + columns["shift"].astype(np.float32)[..., None])

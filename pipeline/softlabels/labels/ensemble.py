@@ -162,13 +162,15 @@ def log_mean_exp(log_p: NDArray[np.float64], share: NDArray[np.float64]) -> NDAr
         return np.asarray(anchor + np.log(np.exp(weighted - anchor[..., None, :]).sum(axis=-2)))
 
 
-def largest_class(logits: NDArray[np.floating], weights: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The class (n,) of the largest mean probability of members (n, M, C) with weights (M,) that sum to 1."""
+def largest_class(
+    logits: NDArray[np.floating], weights: NDArray[np.float64], temperature: float = 1.0
+) -> NDArray[np.int64]:
+    """The class (n,) of the largest mean probability at a temperature, of members (n, M, C) with weights (M,) that sum to 1."""
     if logits.shape[1] == 1:
         return np.asarray(logits[:, 0].argmax(axis=-1), np.int64)
     total = np.zeros((len(logits), logits.shape[2]), np.float32)
     for number, weight in enumerate(weights.tolist()):
-        z = logits[:, number].astype(np.float32)
+        z = logits[:, number].astype(np.float32) / np.float32(temperature)
         p = np.exp(z - z.max(axis=-1, keepdims=True))
         total += p * (weight / p.sum(axis=-1, keepdims=True))
     return np.asarray(total.argmax(axis=-1), np.int64)

@@ -90,7 +90,7 @@ class SigmoidEncoding(OneColumn, frozen=True, kw_only=True, tag="sigmoid"):
         return SigmoidMembers(columns["logits"])
 
     def gaps(self, one: Columns, other: Columns, classes: int) -> list[Gap]:
-        return [sigmoid_gap(one, other)]
+        return [sigmoid_gap(one, other, self.near_1)]
 
     def words(self, classes: int, basis_file: str) -> str:
         return f"sigmoid, each class's logit as {self.dtype}"

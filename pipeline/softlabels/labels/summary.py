@@ -27,9 +27,7 @@ LOWEST = -1e30  # stands for -inf: 0 times it is 0
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Stored = Callable[
-    [float], tuple[Floats, Floats]
-]  # at T the log p (N, M, K) of kept classes, and the log mass (N, M) of the tail
+Stored = Callable[[float], tuple[Floats, Floats]]  # at T log p (N, M, K) of kept classes, log mass (N, M) of the tail
 
 
 class Block(ABC):
@@ -98,8 +96,8 @@ def summarised(
         rows = slice(start, start + step)
         block = make(rows, [torch.from_numpy(np.asarray(each[rows], np.float32)).clamp(min=LOWEST) for each in others])
         at = _Places(ids[rows], block.ids)
-        found.in_tail[rows] = at.beyond & bool(
-            block.ids.shape[2]
+        found.in_tail[rows] = at.beyond & (
+            block.ids.shape[2] > 0
         )  # where nothing is kept by itself one curve is enough
         for number, temperature in enumerate(temperatures):
             block.put(found, rows, number, temperature, at)

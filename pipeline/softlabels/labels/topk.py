@@ -23,7 +23,7 @@ from softlabels.labels.compare import topk_gap
 from softlabels.labels.fidelity import MASS_OFF, Fidelity
 from softlabels.labels.tail_mass import check_beta
 from softlabels.labels.topk_fields import TopkFields, check_ids, check_others
-from softlabels.labels.topk_reference import largest_stored, stored_log_probs, topk_log_probs
+from softlabels.labels.topk_reference import stored_log_probs, topk_log_probs
 from softlabels.labels.topk_words import tail_words, topk_code
 
 if TYPE_CHECKING:
@@ -128,9 +128,8 @@ class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
         )
 
     def summary_numbers(self, classes: int, members: int) -> int:
-        return members * (
-            classes if self.has_shapes(classes) else 16 * self.k
-        )  # each of which is sorted and looked for
+        each = classes if self.has_shapes(classes) else 16 * self.k  # which are sorted and looked for
+        return members * each
 
     def kept_probabilities(
         self, columns: Columns, classes: int, weights: Floats, *, temperature: float, labels: Ints | None = None
@@ -145,8 +144,9 @@ class TopkEncoding(TopkFields, frozen=True, kw_only=True, tag="topk"):
         return TopkMembers.of(columns, encoding=self, classes=classes, basis=basis)
 
     def largest(self, columns: Columns, classes: int, weights: NDArray[np.float64]) -> NDArray[np.int64]:
-        ids, log_p, _ = stored_log_probs(columns, self, classes, self.near_1)
-        return largest_stored(ids, log_p, weights, classes)
+        """See `EncodingBase.largest`; of the classes that any member stores, where one in another's tail has an even share."""
+        found = self.kept_probabilities(columns, classes, weights, temperature=self.near_1)
+        return np.take_along_axis(found.ids, found.p.argmax(axis=1)[:, None], axis=1)[:, 0]
 
     def gaps(self, one: Columns, other: Columns, classes: int) -> list[Gap]:
         first, second = (stored_log_probs(side, self, classes, self.near_1) for side in (one, other))

@@ -122,16 +122,3 @@ def _log_sum_exp(z: NDArray[np.float64]) -> NDArray[np.float64]:
     anchor = np.where(np.isfinite(peak), peak, 0.0)
     with np.errstate(divide="ignore"):  # log 0 = -inf is meant
         return np.asarray(anchor + np.log(np.exp(z - anchor[..., None]).sum(axis=-1)))
-
-
-def largest_stored(
-    ids: NDArray[np.int64], log_p: NDArray[np.float64], weights: NDArray[np.float64], classes: int
-) -> NDArray[np.int64]:
-    """The class (n,) of the largest mean probability of the stored classes (n, M, K) and their log-probabilities."""
-    rows = len(ids)
-    flat = ((np.arange(rows)[:, None, None] * classes) + ids).reshape(-1)
-    pairs, at = np.unique(flat, return_inverse=True)
-    total = np.bincount(at, weights=(np.exp(log_p) * weights[:, None]).reshape(-1))
-    order = np.lexsort((-total, pairs // classes))
-    first = np.unique(pairs[order] // classes, return_index=True)[1]
-    return np.asarray(pairs[order][first] % classes, np.int64)

@@ -35,13 +35,18 @@ class Answers:
 
     def of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """Which of `rows` (n,) were asked about, and the outputs of these."""
-        at = np.searchsorted(self.rows, rows).clip(max=max(0, len(self.rows) - 1))
-        there = self.rows[at] == rows if len(self.rows) else np.zeros(len(rows), np.bool_)
+        there, at = self._found(rows)
         return there, self.outputs[at[there]]
 
     def of_all(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], dict[str, NDArray[np.float32]]]:
-        """Which of `rows` (n,) were asked about, and the outputs (n, ...) of every target, anything where they were not."""
-        at = np.searchsorted(self.rows, rows).clip(max=max(0, len(self.rows) - 1))
-        there = self.rows[at] == rows if len(self.rows) else np.zeros(len(rows), np.bool_)
+        """Which of `rows` (n,) were asked about, and the outputs (n, ...) of every target, anything where they were not; of no
+        target where no row was.
+        """
+        there, at = self._found(rows)
         every = {self.target: self.outputs, **self.others}
         return there, {name: values[at] for name, values in every.items() if len(self.rows)}
+
+    def _found(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Which of `rows` (n,) were asked about, and their places (n,) here, anything where they were not."""
+        at = np.searchsorted(self.rows, rows).clip(max=max(0, len(self.rows) - 1))
+        return self.rows[at] == rows if len(self.rows) else np.zeros(len(rows), np.bool_), at

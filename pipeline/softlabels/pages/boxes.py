@@ -6,7 +6,7 @@ P positions of a row, C classes, B boxes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,9 +55,11 @@ class Boxes:
         except Exception as error:  # it is the user's own
             self._refuse(who, f"fails: {type(error).__name__}: {one_line(error)}")
         if not isinstance(found, Mapping) or {*found} != {*_NAMES}:
-            self._refuse(who, f"gives {one_line(type(found).__name__)}, expected a mapping of {', '.join(_NAMES)}")
-        position, of_class = (self._whole(found[name], name, who) for name in _NAMES[:2])
-        box = self._numbers(found["box"], who)
+            given = f"a mapping of {', '.join(map(str, found))}" if isinstance(found, Mapping) else type(found).__name__
+            self._refuse(who, f"gives {one_line(given)}, expected a mapping of {', '.join(_NAMES)}")
+        arrays = {name: self._array(found[name], name, who) for name in _NAMES}
+        position, of_class = (self._whole(arrays[name], name, who) for name in _NAMES[:2])
+        box = self._numbers(arrays["box"], who)
         if not len(position) == len(of_class) == len(box):
             self._refuse(who, f"gives {len(position)} positions, {len(of_class)} classes and {len(box)} boxes")
         self._inside(position, counts.shape[0], "position", who)
@@ -69,19 +71,23 @@ class Boxes:
             [int(position[each]), int(of_class[each]), *(round(float(edge), 5) for edge in box[each])] for each in best
         ]
 
-    def _refuse(self, who: str, what: str) -> Any:
+    def _refuse(self, who: str, what: str) -> NoReturn:
         raise ConfigError(f"boxes: {self.name} {what} ({who})", remedy=_REMEDY) from None
 
-    def _whole(self, values: object, name: str, who: str) -> NDArray[np.int64]:
-        array = np.asarray(values)
+    def _array(self, values: object, name: str, who: str) -> NDArray[Any]:
+        try:
+            return np.asarray(values)
+        except Exception as error:  # of lists of several lengths, or of whatever calls itself an array
+            self._refuse(who, f"gives {name} that is no array: {type(error).__name__}: {one_line(error)}")
+
+    def _whole(self, array: NDArray[Any], name: str, who: str) -> NDArray[np.int64]:
         if array.size == 0:
             array = array.astype(np.int64)
         if array.ndim != 1 or array.dtype.kind not in "iu":
             self._refuse(who, f"gives {name} {array.dtype} {[*array.shape]}, expected whole numbers (B,)")
         return array.astype(np.int64)
 
-    def _numbers(self, values: object, who: str) -> NDArray[np.float64]:
-        array = np.asarray(values)
+    def _numbers(self, array: NDArray[Any], who: str) -> NDArray[np.float64]:
         if array.dtype.kind not in "iuf" or (array.size and (array.ndim != 2 or array.shape[1] != 4)):
             self._refuse(who, f"gives box {array.dtype} {[*array.shape]}, expected numbers (B, 4)")
         boxes = array.astype(np.float64).reshape(-1, 4)

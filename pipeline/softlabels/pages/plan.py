@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,9 +40,11 @@ def _section(number: int, part: Part, drawn: tuple[Html, Mapping[str, Any]] | No
     return Section(f"part-{number}", part.title, joined([html, *said]), data, _SCRIPT if drawn else "")
 
 
-def _sentence(said: str) -> str:
-    """With a capital and a full stop, which lines on a terminal do without."""
-    return f"{said[:1].upper()}{said[1:]}{'' if said.endswith('.') else '.'}"
+def _sentence(said: str) -> Html:
+    """With a capital and a full stop, which lines on a terminal do without; an option stays on one line."""
+    whole = f"{said[:1].upper()}{said[1:]}{'' if said.endswith('.') else '.'}"
+    parts = re.split(r"(--[\w=]+)", whole)
+    return joined(element("span", one, class_="whole") if n % 2 else one for n, one in enumerate(parts))
 
 
 def _flatness(plan: Plan) -> tuple[Html, Mapping[str, Any]] | None:
@@ -73,9 +76,10 @@ def _students(plan: Plan) -> tuple[Html, Mapping[str, Any]] | None:
     if not isinstance(gain, Gain) or not gain.learnt:
         return None
     low, estimate, high = gain.interval.low, gain.interval.estimate, gain.interval.high
+    off = "3 held-out rows" if gain.alike else "two standard errors"
     told = (
-        "The gain of distilled over hard students, with two standard errors either way; right of 0 the teacher helped. "
-        "If the interval holds 0, take more rows."
+        f"The gain of distilled over hard students, with {off} either way; right of 0 the teacher helped. "
+        "If the interval holds 0, the pilot does not show which way."
     )
     drawn = plot("gain", f"Gain in {gain.measure}: {estimate:.4g}, from {low:.4g} to {high:.4g}")
     data = {"gain": [{"low": low, "estimate": estimate, "high": high}], "measure": gain.measure}

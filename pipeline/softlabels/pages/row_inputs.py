@@ -7,8 +7,9 @@ Each input is one of {"kind": "picture" | "sound", "source": a data URI}, {"kind
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +39,7 @@ Ints = NDArray[np.int64]
 Json = dict[str, Any]
 
 
-class RowInputs(Protocol):
+class RowInputs(ABC):
     """Where inputs come from.
 
     Attributes:
@@ -47,22 +48,21 @@ class RowInputs(Protocol):
     """
 
     said: str
-    names: TokenNames | None
+    names: TokenNames | None = None
 
+    @abstractmethod
     def of(self, rows: Ints, *, edge: int = EDGE) -> list[list[Json] | None]:
         """The inputs of rows of the store, pictures of at most `edge` pixels an edge; None where they are not there."""
-        ...
+
+    def called(self, rows: Ints) -> list[str]:
+        """What finds each row in a list: the path of its file, else its first text, or numbers or tokens, shortened; "" of
+        none.
+        """
+        return ["" if own is None else _called(own) for own in self.of(rows)]
 
     def following(self, rows: Ints) -> Ints | None:
         """Of rows of tokens what each position's next one is (n, P), -1 where it is not there; None where no inputs are."""
-        ...
-
-
-def call_rows(inputs: RowInputs, rows: Ints) -> list[str]:
-    """What finds each row in a list: the path of its file, else its first text, or numbers or tokens, shortened; "" of none."""
-    if isinstance(inputs, TransferInputs):
-        return inputs.called(rows)
-    return ["" if own is None else _called(own) for own in inputs.of(rows)]
+        return None
 
 
 def _called(own: Sequence[Json]) -> str:
@@ -76,10 +76,8 @@ def _called(own: Sequence[Json]) -> str:
     return ""
 
 
-class NoInputs:
+class NoInputs(RowInputs):
     """Of a store that holds none, and without a transfer set."""
-
-    names: TokenNames | None = None
 
     def __init__(self, why: str) -> None:
         self.said = why
@@ -88,15 +86,9 @@ class NoInputs:
         """See `RowInputs`."""
         return [None] * len(rows)
 
-    def following(self, rows: Ints) -> Ints | None:
-        """See `RowInputs`."""
-        return None
 
-
-class EmbeddedInputs:
+class EmbeddedInputs(RowInputs):
     """The prepared inputs that a store holds."""
-
-    names: TokenNames | None = None
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -106,6 +98,11 @@ class EmbeddedInputs:
     def of(self, rows: Ints, *, edge: int = EDGE) -> list[list[Json] | None]:
         """See `RowInputs`."""
         return [[self._shown(value, edge)] for value in self._store.gather("input", rows)]
+
+    def called(self, rows: Ints) -> list[str]:
+        """See `RowInputs`. Pictures are not drawn."""
+        every = self._store.gather("input", rows)
+        return ["" if looks_like_picture(value) else _called([self._shown(value, EDGE)]) for value in every]
 
     def following(self, rows: Ints) -> Ints | None:
         """See `RowInputs`."""
@@ -118,11 +115,10 @@ class EmbeddedInputs:
         return shown_value("input", value, edge)
 
 
-class TransferInputs:
+class TransferInputs(RowInputs):
     """The raw columns of a transfer set, whose rows are found by content key."""
 
     said = "Inputs are the raw columns of the transfer set, found by content key."
-    names: TokenNames | None = None
 
     def __init__(self, store: Store, config: TransferSetConfig, split: str) -> None:
         self._config, self._source = config, open_rows(config, split)
@@ -148,12 +144,8 @@ class TransferInputs:
         """See `RowInputs`."""
         return [None if at < 0 else self._shown(at, edge) for at in self._at[rows].tolist()]
 
-    def following(self, rows: Ints) -> Ints | None:
-        """See `RowInputs`."""
-        return None
-
     def called(self, rows: Ints) -> list[str]:
-        """See `call_rows`. Pictures and sounds are not decoded."""
+        """See `RowInputs`. Pictures and sounds are not decoded."""
         return ["" if at < 0 else self._called(at) for at in self._at[rows].tolist()]
 
     def _called(self, at: int) -> str:
@@ -180,7 +172,7 @@ class TransferInputs:
         return shown_value(name, value, edge)
 
 
-class TokenInputs:
+class TokenInputs(RowInputs):
     """The rows of tokens of a transfer set, which are found by content key."""
 
     said = f"Inputs are the tokens of the transfer set, found by content key. {_NEXT}"

@@ -38,7 +38,8 @@ class Gain:
         epochs, batch_size, steps: of each student.
         hard, distilled: means over groups and held-out rows; distilled at the recipe's own temperature.
         interval: of hard - distilled (of scores distilled - hard): their mean, two standard errors either way.
-        holds: how often such an interval holds what very many such pilots say on average.
+        alike: whether the gain was the same of all groups on all blocks: the interval is then 3 in `held_out` rows either way.
+        holds: how often such an interval holds what very many such pilots say on average; of NLL at least so often.
         chance: what the best answer has that is the same for all rows; None where that is not known.
         learnt: whether a student learnt more than that. Where none did, nothing is known of the gain.
         idle: whether they did not even learn their own training rows.
@@ -57,6 +58,7 @@ class Gain:
     hard: float
     distilled: float
     interval: Interval
+    alike: bool
     holds: float
     chance: float | None
     learnt: bool

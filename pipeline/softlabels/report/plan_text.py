@@ -155,10 +155,16 @@ def _gain(plan: Plan) -> Iterator[str]:
     low, high = gain.interval.low, gain.interval.high
     both = f"hard {gain.hard:.4g}, distilled {gain.distilled:.4g}"
     yield f"{gain.measure}: {both}; gain {gain.interval.estimate:.4g}, {low:.4g} to {high:.4g}"
+    how = (
+        f"3 in {gain.held_out:,} rows either way, since the gain was the same everywhere"
+        if gain.alike
+        else "the mean over the groups ± two standard errors"
+    )
+    least = "at least " * gain.measure.endswith("NLL")
     yield (
-        "the interval is the mean over the groups ± two standard errors, for students of so few rows; it holds the mean of "
-        f"very many such pilots {100 * gain.holds:.0f} times in 100; for students of all rows it says only whether there is "
-        "something to learn"
+        f"the interval is {how}, for students of so few rows; it holds the mean of very many such pilots "
+        f"{least}{100 * gain.holds:.0f} times in 100; for students of all rows it says only whether there is something to "
+        "learn"
     )
     own, *_ = gain.temperatures
     shown = ", ".join(f"{t}: {value:.4g}" for t, value in gain.temperatures.items())

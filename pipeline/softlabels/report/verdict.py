@@ -101,9 +101,12 @@ def _against_gain(plan: Plan, gain: Gain) -> Iterator[str]:
     elif gain.interval.is_below:
         yield "students of the pilot were worse with the teacher's labels than with hard labels alone"
     elif not gain.interval.is_above:
-        said = "the pilot does not show that students gain (the interval holds 0)"
-        all_rows = "it had all rows, so compare students of all of them (train-student)"
-        yield f"{said}: {f'give more rows ({gain.advice})' if gain.advice else all_rows}"
+        remedy = (
+            f"give {gain.advice}"
+            if gain.advice
+            else "no larger one can, so compare students of all rows (train-student)"
+        )
+        yield f"the pilot does not show that students gain (the interval holds 0): {remedy}"
 
 
 def unlearnt(gain: Gain) -> str:
@@ -112,11 +115,12 @@ def unlearnt(gain: Gain) -> str:
     lack = (
         f"they did not learn their own training rows either, in {gain.steps:,} steps"
         if gain.idle
-        else f"they learnt their own {gain.rows:,} training rows and nothing of others"
+        else f"they learnt their own {gain.rows:,} training rows and little or nothing of others"
     )
     return (
-        f"students of the pilot learnt no more than {alike} ({gain.measure} {gain.hard:.3g} with hard labels, "
-        f"{gain.distilled:.3g} distilled, {gain.chance:.3g} by {alike} alone), so nothing is known of what they gain; {lack}"
+        f"students of the pilot were not better than {alike} by two standard errors ({gain.measure} "
+        f"{gain.hard:.3g} with hard labels, {gain.distilled:.3g} distilled, {gain.chance:.3g} by {alike} alone), so nothing is "
+        f"known of what they gain; {lack}"
     )
 
 

@@ -17,7 +17,9 @@ from softlabels.transfer.prepare import Row, require_whole
 _MODES = {1: "L", 3: "RGB"}
 
 
-def resize(rows: Sequence[Row], *, size: int | Sequence[int], channels: int = 3) -> npt.NDArray[np.float32]:
+def resize(
+    rows: Sequence[Row], *, size: int | list[int] | tuple[int, int], channels: int = 3
+) -> npt.NDArray[np.float32]:
     """Pictures scaled until they cover H x W, what juts out cut off on both sides alike, from 0 to 1: (B, K, H, W) float32.
 
     Colours become grey, and grey becomes colours, as `channels` says; what is transparent becomes white.
@@ -36,12 +38,13 @@ def resize(rows: Sequence[Row], *, size: int | Sequence[int], channels: int = 3)
         >>> resize([np.full((9, 12), 51, np.uint8)], size=4, channels=1)[0, 0, 0].tolist()
         [0.20000000298023224, 0.20000000298023224, 0.20000000298023224, 0.20000000298023224]
     """
-    sides = [size, size] if isinstance(size, int) else [*size]
+    sides = [*size] if isinstance(size, list | tuple) else [size, size]
     if len(sides) != 2:
         raise ConfigError(f"prepare.init_args.size of resize is {sides}", remedy="give one number, or height and width")
     height, width = sides
-    require_whole("resize", height=height, width=width, area=height * width)
-    if channels not in _MODES:
+    require_whole("resize", height=height, width=width)
+    require_whole("resize", area=height * width)
+    if channels not in (*_MODES,) or isinstance(channels, bool):
         raise ConfigError(
             f"prepare.init_args.channels of resize is {channels!r}", remedy="give 3 for colours, or 1 for grey"
         )

@@ -38,7 +38,7 @@ def pretrained_folder(name: str, *, revision: str | None, patterns: tuple[str, .
     if local.is_dir():
         return local
     hub = require_extra("huggingface_hub", extra="hf")
-    if local.is_absolute() or name.startswith(("./", "../", "~")) or local.exists() or name.count("/") > 1:
+    if not is_hub_id(name):
         raise ConfigError(f"there is no folder {name}", remedy="correct the path, or name a hub id as owner/name")
     try:
         return Path(
@@ -53,8 +53,10 @@ def pretrained_folder(name: str, *, revision: str | None, patterns: tuple[str, .
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether `pretrained_folder` would ask the hub for it: owner/name, and nothing of that name is here."""
-    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None and not Path(name).exists()
+    """Whether `pretrained_folder` asks the hub for it: owner/name, or a name alone, as of the hub's oldest models, where
+    nothing of that name is here.
+    """
+    return re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) is not None and not Path(name).exists()
 
 
 def matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:

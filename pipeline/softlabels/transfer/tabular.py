@@ -180,10 +180,9 @@ def as_days(name: str, values: Sequence[Value]) -> NDArray[np.float64]:
     Raises:
         TransferSetError: anything else.
     """
-    given = [
-        None if isinstance(v, float | datetime.date) and v != v else v for v in values
-    ]  # NaN and NaT, as in pandas
-    values = [value.isoformat() if isinstance(value, datetime.date) else value for value in given]
+    # A missing one may be the NaN or NaT of pandas.
+    known = [None if isinstance(each, float | datetime.date) and each != each else each for each in values]
+    values = [each.isoformat() if isinstance(each, datetime.date) else each for each in known]
     for value in values:
         if value is not None and not (isinstance(value, str) and _DATE.fullmatch(value)):
             raise _refused(
