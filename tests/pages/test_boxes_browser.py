@@ -128,13 +128,13 @@ def _compare(tab: Page, store: Store, temperature: float) -> int:
     """How many boxes of the ensemble were compared."""
     set_temperature(tab, temperature)
     rows = drawn(tab)
-    assert {who for said in rows.values() for who in said} >= {"ensemble", "hard labels"}
+    assert {who for said in rows.values() for who in said} >= {"teacher", "hard labels"}
     own, coded = store.only("class"), store.only("box")
     for row, said in rows.items():
         p = np.exp(own.log_probs([row], temperature=temperature))[0]
         want = reference(own.probabilities([row], temperature=1.0)[0], coded.values([row])[0])
         want = {at: box for at, box in want.items() if p[at] >= 0.2}
-        found = said.get("ensemble", {})
+        found = said.get("teacher", {})
         assert found.keys() == want.keys()
         for at, box in want.items():
             assert found[at]["score"] == pytest.approx(p[at], abs=1e-3)
@@ -143,7 +143,7 @@ def _compare(tab: Page, store: Store, temperature: float) -> int:
         flat = reference(np.eye(4)[labels], coded.gather("label", [row])[0].astype(np.float64))
         hard = {at: each["box"] for at, each in said["hard labels"].items()}
         assert hard == {at: pytest.approx(box, abs=2e-3) for at, box in flat.items()}
-    return sum(len(said.get("ensemble", {})) for said in rows.values())
+    return sum(len(said.get("teacher", {})) for said in rows.values())
 
 
 def _compare_student(
@@ -168,7 +168,7 @@ def _compare_student(
 
 def _choose(tab: Page) -> None:
     """By a click, and by keys."""
-    row = tab.locator("#rows-0 .row").filter(has=tab.locator(".box[data-who=ensemble]")).first
+    row = tab.locator("#rows-0 .row").filter(has=tab.locator(".box[data-who=teacher]")).first
     chosen = "(row) => Number(row.querySelector('.row-bars').dataset.position)"
     box = row.locator(".box").last  # the smallest, above all others
     box.click()

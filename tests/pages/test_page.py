@@ -140,4 +140,10 @@ def test_texts_have_the_contrast_of_wcag_in_light_in_the_dark_and_on_paper() -> 
             for ground in ("paper", "wash"):
                 light, dark = sorted((_luminance(own[name]), _luminance(own[ground])), reverse=True)
                 assert (light + 0.05) / (dark + 0.05) >= 4.5, f"{name} on {ground} of {block}"
+        most = float(re.findall(r"--most: (\d+)%", block)[0]) / 100  # of a token's colour
+        paper = own["paper"] if len(own["paper"]) == 7 else "#" + "".join(2 * each for each in own["paper"][1:])
+        amber = b"\xe6\x9f\x00"
+        mixed = bytes(round((1 - most) * x + most * y) for x, y in zip(bytes.fromhex(paper[1:]), amber, strict=True))
+        light, dark = sorted((_luminance(own["ink"]), _luminance(f"#{mixed.hex()}")), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, f"a token of most colour of {block}"
     assert re.findall(r"[\s{;]color: (?!var|inherit)(.*?);", css) == []

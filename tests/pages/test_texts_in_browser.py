@@ -104,7 +104,11 @@ def test_a_token_says_what_comes_next(tokens: Made, tabs: Tabs) -> None:
                 largest = kept[each["row"], at, 0][np.argsort(-of_row[at][kept[each["row"], at, 0]])[:8]]
                 assert {*bars} == {-1, following, *largest.tolist()}
                 described = row.locator("p.quiet").first.inner_text()
-                assert described.endswith(f"which is “{words[following].strip()}”")
+                assert described.endswith(f"which is “{words[following].strip() or blanks_drawn(words[following])}”")
+            shades = tab.locator("#rows-0 [role=option]").evaluate_all(
+                "(all) => all.map((each) => Number(each.style.getPropertyValue('--shade')))"
+            )
+            assert {min(shades), max(shades)} == {0, 1}  # however alike the entropies are
         assert too_wide(tab) == []
         [before] = [each["position"] for each in shown(tab, "#rows-0") if each["row"] == 0]
         tab.locator("#rows-0 .row[data-row='0'] [role=listbox]").focus()

@@ -176,7 +176,8 @@ class _OfTarget:
         most = min(MOST_ROWS // width, _PROBABILITIES // (numbers * max(1, len(self.grid))))
         sample = rows[even(keys, max(1, most))]
         kept = set(sample[even(np.asarray(self.split.rows.keys)[sample], max(1, KEPT // numbers))].tolist())
-        kinds = {ENSEMBLE: ENSEMBLE} | {each.label: each.kind for each, _ in students}
+        teacher = ENSEMBLE if len(self.store.spec.teacher.members) > 1 else "teacher"
+        kinds = {teacher: ENSEMBLE} | {each.label: each.kind for each, _ in students}
         classes = self.store.classes if self.kind == "softmax" and self.store.classes <= FEW else None
         found = HeldOut(name, self.target, len(sample), self.of, self.grid, kinds, classes)
         outputs: dict[tuple[str, str], list[NDArray[np.float32]]] = {}
@@ -240,13 +241,17 @@ class _OfTarget:
                 if self.kind == "softmax":
                     log_p = (
                         soft.log_probs(temperature, self.mean)
-                        if name == ENSEMBLE
+                        if found.kinds[name] == ENSEMBLE
                         else (logits[name] / temperature).log_softmax(dim=-1)
                     )[known]
                     top = top_class(log_p)
                     confidence, right = log_p.gather(1, top[:, None])[:, 0].exp(), top == labels[known]
                 else:
-                    z = soft.logits(temperature, self.mean) if name == ENSEMBLE else logits[name] / temperature
+                    z = (
+                        soft.logits(temperature, self.mean)
+                        if found.kinds[name] == ENSEMBLE
+                        else logits[name] / temperature
+                    )
                     confidence, right = z.sigmoid()[known], labels[known] == 1
                 found.add_confidences(name, number, confidence, right)
         if found.right is not None:

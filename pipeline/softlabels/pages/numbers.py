@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-DTYPES = ("float32", "uint8", "uint16", "int32")
+DTYPES = ("float32", "float16", "uint8", "uint16", "int32")
 _SPECIAL = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
 def numbers(array: NDArray[Any]) -> dict[str, Any]:
-    """An array of float32, uint8, uint16 or int32 as `{"dtype", "shape", "base64"}`, little-endian in C order; `numbers` of
-    `static/page.js` makes a typed array of it. NaN and infinities pass.
+    """An array of float32, float16, uint8, uint16 or int32 as `{"dtype", "shape", "base64"}`, little-endian in C order;
+    `numbers` of `static/page.js` makes a typed array of it. NaN and infinities pass.
     """
     name = array.dtype.name
     assert name in DTYPES, f"a page's numbers are {', '.join(DTYPES)}, not {name}"

@@ -111,7 +111,7 @@ def _fitting(
     budget: int,
 ) -> tuple[list[int], list[Json]]:
     """The rows that fit the budget, in order, with their inputs, and boxes in their pictures."""
-    cost = _position_bytes(store, len(answers))
+    cost = _position_bytes(store, chosen[0], inputs, answers) if len(chosen) else 0.0
     work = _WORK if store.members == 1 and not store.encoding.keeps_all else _LESS
     work = max(1, work // min(POSITIONS, store.positions or 1) // (store.members * store.classes * NODES))
     rows: list[int] = []
@@ -140,13 +140,16 @@ def _said(rows: Ints, inputs: RowInputs, boxes: RowBoxes | None) -> list[Json]:
     ]
 
 
-def _position_bytes(store: Store, students: int) -> float:
-    """What a position takes on the page, roughly."""
-    few = store.classes <= ALL
-    kept = store.classes if few else 28
-    whole = store.encoding.target == "values" or (few and store.encoding.keeps_all)
-    curves = 0 if whole else len(teacher_of(store).nodes) * (2 + 2 * store.members + 2 * students)
-    return 1.4 * 4 * ((store.members + students + 1 + (not few)) * kept + curves + 1)
+def _position_bytes(store: Store, first: int, inputs: RowInputs, answers: Sequence[Answers]) -> float:
+    """What a position takes on the page, roughly: as the first row's do, a tenth more as others keep more classes."""
+    if store.encoding.target == "values" or store.classes <= ALL:
+        curves = (
+            0 if store.encoding.keeps_all else len(teacher_of(store).nodes) * (2 + 2 * store.members + 2 * len(answers))
+        )
+        return 1.4 * 4 * ((store.members + len(answers) + 1) * store.classes + curves + 1)
+    data = _data(store, np.array([first], np.int64), inputs, answers, None, [None])
+    size: int = sum(len(each["base64"]) for each in data.values() if isinstance(each, dict) and "base64" in each)
+    return 1.1 * size / max(1, int(data["starts"][-1]))
 
 
 def _data(
@@ -223,11 +226,16 @@ def _carried_data(carried: Carried) -> Json:
     return {
         "curves": None if carried.curves is None else numbers(carried.curves),
         "in_tail": numbers(carried.in_tail) if carried.in_tail.any() else None,
-        "entropy": numbers(carried.entropy),
-        "disagreement": numbers(carried.disagreement),
+        "entropy": numbers(_scores(carried.entropy)),
+        "disagreement": numbers(_scores(carried.disagreement)) if carried.disagreement.any() else None,
         "student_curves": numbers(carried.student_curves),
-        "kl": numbers(carried.kl),
+        "kl": numbers(_scores(carried.kl)),
     }
+
+
+def _scores(values: NDArray[np.float32]) -> NDArray[np.generic]:
+    """As float16, within .05%; as they are where one is too large for it."""
+    return values.astype(np.float16) if values.max(initial=0.0) < np.finfo(np.float16).max else values
 
 
 def _hard(store: Store, rows: Ints, places: Ints, inputs: RowInputs) -> NDArray[Any] | None:

@@ -14,7 +14,14 @@ from softlabels.pages.markup import Html, element, facts, joined, numbers_of, pa
 from softlabels.pages.section import Section
 from softlabels.pages.shown_run import ShownRun, calibration_of, classes_of, curves_of, main_numbers, sweep_of
 from softlabels.report.by_class import class_name, class_table, has_classes
-from softlabels.report.comparison import best_student, comparison_table, distilled_students, judged_on, statements
+from softlabels.report.comparison import (
+    best_student,
+    comparison_table,
+    distilled_students,
+    judged_on,
+    statements,
+    teacher_name,
+)
 from softlabels.report.measures import Results
 from softlabels.report.table import cell
 
@@ -41,7 +48,7 @@ def _overview(runs: Sequence[ShownRun]) -> Html:
         view = next(iter(run.views.values()))
         by, models = main_numbers(view)
         for name, scores in models.items():
-            own = f"{len(scores)} seed{'s' * (len(scores) > 1)}" if name != "ensemble" else ""
+            own = f"{len(scores)} seed{'s' * (len(scores) > 1)}" if name != teacher_name(view) else ""
             lines.append([run.name, name, f"{by.title} on {view['split']}", cell(scores, by), own])
     said = (
         "The runs side by side: the main score of each, mean and standard deviation over its seeds. Runs that were judged on "
@@ -116,7 +123,8 @@ def _curves(name: str, curves: Sequence[Any], step: int, level: str) -> Html | N
     )
     said = (
         "Learning curves: bold is the mean over the seeds, thin is a seed. A validation loss that rises while the training "
-        f"loss falls says that training was long enough. Losses of different settings cannot be compared.{kept}"
+        f"loss falls says that training was long enough. Losses of different settings cannot be compared. The other scores are "
+        f"of the validation rows; the learning rate is the optimizer's.{kept}"
     )
     places = (
         plot(f"{name}-curve-{number}", f"{each['title']} over the epochs, a line a student: {_ends(each)}")
@@ -235,7 +243,7 @@ def _classes(place: str, classes: dict[str, Any], view: Results, level: str) -> 
     many = f" The plot has the {classes['shown']} of {classes['of']} classes with the most errors."
     text = (
         "Errors by class: the share of each class's labelled rows that a model gets wrong, mean over the seeds. Classes on "
-        "which the students err far more than the ensemble need more rows or a larger student; if the ensemble errs as "
+        "which the students err far more than the teacher need more rows or a larger student; if the teacher errs as "
         f"much, look at the labels.{many if classes['shown'] < classes['of'] else ''}"
     )
     worst = max(classes["points"], key=lambda point: point["wrong"] if point["kind"] != "ensemble" else -1)

@@ -15,7 +15,7 @@ from typing import Any
 from softlabels.labels.targets import Target
 from softlabels.pages.held_out import HeldOut
 from softlabels.report.by_class import class_name, has_classes
-from softlabels.report.comparison import Student, best_student, compared_by, hard_student
+from softlabels.report.comparison import Student, best_student, compared_by, hard_student, teacher_name
 from softlabels.report.curves import Line, curve, kind_of, measured_in
 from softlabels.report.measures import SHOWN, Measure, Results, Scores
 from softlabels.report.plots import AXES, Panel, lines_of, panels_of, shown_setting
@@ -156,7 +156,7 @@ def classes_of(view: Results) -> Json | None:
     """The share of each class's labelled rows that a model gets wrong, mean over the seeds: of the ensemble, the hard student
     and the best distilled one; of many classes those at which the last errs most. None where classes were not counted.
     """
-    models = {"ensemble": ("ensemble", view["teacher"]["ensemble"])}
+    models = {teacher_name(view): ("ensemble", view["teacher"]["ensemble"])}
     if (hard := hard_of(view)) is not None:
         models[hard["label"]] = ("hard", hard["scores"])
     best = best_student(view)
@@ -188,7 +188,9 @@ def hard_of(view: Results) -> Student | None:
 def main_numbers(view: Results) -> tuple[Measure, dict[str, Sequence[Scores]]]:
     """By what the students of a run are compared, and whose numbers a table of several runs has."""
     hard, best = hard_of(view), best_student(view)
-    found = {"ensemble": view["teacher"]["ensemble"]} | ({} if hard is None else {"student, hard": hard["scores"]})
+    found = {teacher_name(view): view["teacher"]["ensemble"]} | (
+        {} if hard is None else {"student, hard": hard["scores"]}
+    )
     return compared_by(view), found | {"student, distilled" if best["kind"] != "hard" else "student": best["scores"]}
 
 

@@ -205,12 +205,17 @@ def _end(student: Student) -> str:
     return str(student["label"]).rpartition(", ")[2]
 
 
+def teacher_name(results: Results) -> str:
+    """What the mean of the members is called: of one member it is no ensemble."""
+    return "ensemble" if len(results["teacher"]["members"]) > 1 else "teacher"
+
+
 def judged_on(results: Results) -> str:
     """Which rows everyone was judged on, and over how many seeds."""
     seeds = results["seeds"]
     spread_over = f"mean ± standard deviation over {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
     count, what = judged(results)
-    rows = f"{results['rows']} rows" + ("" if what == "rows" else f" with {count:,} {what}")
+    rows = f"{results['rows']:,} rows" + ("" if what == "rows" else f" with {count:,} {what}")
     labelled = next(
         (scores.get("labelled", count) for student in results["students"] for scores in student["scores"]), count
     )
@@ -231,7 +236,7 @@ def _lines(results: Results) -> list[tuple[str, Sequence[Scores]]]:
     lines: list[tuple[str, Sequence[Scores]]] = []
     if len(teacher["members"]) > 1:
         lines += [(f"teacher {name}", runs) for name, runs in teacher["members"].items()]
-    lines.append(("ensemble" if len(teacher["members"]) > 1 else "teacher", teacher["ensemble"]))
+    lines.append((teacher_name(results), teacher["ensemble"]))
     kind = "" if len(distilled_students(results)) > 1 else "student, "  # the labels of a sweep are long enough
     return lines + [(f"{kind}{student['label']}", student["scores"]) for student in results["students"]]
 

@@ -4,11 +4,12 @@ softlabels.parts.rowBars = (data, own) => {
   const { element, COLOURS } = softlabels;
   const { M, K } = own;
   const TOP = 8, MEMBERS = 8;
+  const TEACHER = M > 1 ? "ensemble" : "teacher";
   const STUDENT = data.students.map((each, at) => (each.kind === "hard" ? COLOURS[1] : COLOURS[(2 + at) % COLOURS.length]));
 
   const legend = () =>
     element("p", { class: "row-legend quiet" },
-      [["ensemble", COLOURS[0]],
+      [[TEACHER, COLOURS[0]],
         ...(M > 1 ? [[`${M > MEMBERS ? `${MEMBERS} of ${M}` : M} members, thin, in their order`, "currentColor"]] : []),
         ...data.students.map((each, s) => [each.label, STUDENT[s]])]
         .map(([text, colour]) => element("span", {}, element("i", { style: `background:${colour}` }), element("bdi", {}, text))),
@@ -16,7 +17,7 @@ softlabels.parts.rowBars = (data, own) => {
 
   const percent = (p) => `${(100 * p).toFixed(1)}%`;
   const bar = (who, id, p, colour, thin) =>
-    element("span", { class: thin ? "bar-line thin" : "bar-line", title: `${who}: ${percent(p)}` },
+    element("span", { class: thin ? "bar-line thin" : "bar-line", title: `${who === "ensemble" ? TEACHER : who}: ${percent(p)}` },
       element("span", {
         class: "bar-fill", "data-who": who, "data-class": id, "data-probability": p.toFixed(4),
         style: `width:${(100 * Math.min(1, Math.max(0, p))).toFixed(2)}%;background:${colour}`,
@@ -31,7 +32,7 @@ softlabels.parts.rowBars = (data, own) => {
     const rest = (p) => 1 - kept.reduce((sum, k) => sum + p[k], 0);
     const lines = kept.map((k) => [own.idAt(n, k), own.nameOf(own.idAt(n, k)), own.isHard(n, k), (p) => p[k]]);
     if (own.isSoftmax && kept.length < data.classes) {
-      lines.push([-1, `${data.classes - kept.length} others`, false, rest]);
+      lines.push([-1, `${(data.classes - kept.length).toLocaleString("en")} others`, false, rest]);
     }
     return element("div", { class: "row-bars", "data-position": own.places[n] }, lines.map(([id, name, isOwn, of]) =>
       element("div", { class: isOwn ? "bar-class hard" : "bar-class" },
@@ -47,7 +48,7 @@ softlabels.parts.rowBars = (data, own) => {
     const { values, mean, hard, studentValues, N } = own;
     const text = (x) => (Number.isNaN(x) ? "none" : x.toPrecision(4));
     const D = values.shape[2];
-    const head = ["", "ensemble", ...(M > 1 ? ["least", "most"] : []), ...(hard ? ["hard", "error"] : []), ...data.students.map((each) => each.label)];
+    const head = ["", TEACHER, ...(M > 1 ? ["least", "most"] : []), ...(hard ? ["hard", "error"] : []), ...data.students.map((each) => each.label)];
     const line = (d) => {
       const middle = mean[n * K + d], all = [...Array(M).keys()].map((m) => values[(n * M + m) * D + d]);
       const truth = hard ? hard[n * K + d] : NaN;
@@ -60,5 +61,5 @@ softlabels.parts.rowBars = (data, own) => {
       element("tbody", {}, [...Array(Math.min(K, 16)).keys()].map((d) => cells("td", line(d))))));
   }
 
-  return { legend, of: own.isValues ? vector : bars, colours: { ensemble: COLOURS[0], students: STUDENT } };
+  return { legend, of: own.isValues ? vector : bars, colours: { teacher: TEACHER, ensemble: COLOURS[0], students: STUDENT } };
 };

@@ -96,7 +96,7 @@ softlabels.parts.rowNumbers = (data) => {
     const of = (s, compute) => (asked(r, s) ? compute() : 0);
     if (entropy) {
       return {
-        entropy: along(entropy, n * J), disagreement: along(disagreement, n * J),
+        entropy: along(entropy, n * J), disagreement: disagreement ? along(disagreement, n * J) : 0,
         students: data.students.map((_, s) => of(s, () => along(kl, (s * N + n) * J))),
       };
     }

@@ -3,26 +3,42 @@
 // `state`: what they are coloured by, and which position of each row is chosen.
 softlabels.parts.rowPositions = (root, data, own, state) => {
   const { element } = softlabels;
+  const SPAN = 0.01; // nats: below it, positions that differ by rounding would look different
 
-  function shade(r, n, colour = state.colour) {
-    if (own.isValues || !colour) return 0;
-    const s = Number(colour.split("-")[1]);
-    const at = own.atPosition[n], most = own.isSoftmax ? Math.log(Math.max(2, Math.min(data.classes, 100))) : data.classes * Math.LN2;
-    const x = colour === "entropy" ? at.entropy / most : colour === "disagreement" ? at.disagreement / Math.LN2 : at.students[s] / 2;
-    return Math.min(1, Math.max(0, x));
+  // What a position is coloured by, and the least and the largest of it on the page at T.
+  function scoreOf(n, colour) {
+    const at = own.atPosition[n];
+    return colour === "entropy" || colour === "disagreement" ? at[colour] : at.students[Number(colour.split("-")[1])];
   }
 
-  // The position that is looked at first: the darkest.
-  function striking(r, start, stop) {
+  function range(colour = state.colour) {
+    let [least, most] = [Infinity, -Infinity];
+    if (own.isValues || !colour) return null;
+    for (let n = 0; n < own.N; n++) {
+      const x = scoreOf(n, colour);
+      if (x < least) least = x;
+      if (x > most) most = x;
+    }
+    return own.N ? [Math.max(0, least), Math.max(0, most)] : null;
+  }
+
+  function shade(n, [least, most]) {
+    return Math.min(1, Math.max(0, (scoreOf(n, state.colour) - least) / Math.max(SPAN, most - least)));
+  }
+
+  // The position that is looked at first: that of most colour.
+  function striking(start, stop) {
     const colour = state.colour || "entropy";
     let best = start;
-    for (let n = start; n < stop; n++) if (shade(r, n, colour) > shade(r, best, colour)) best = n;
+    if (!own.isValues) for (let n = start; n < stop; n++) if (scoreOf(n, colour) > scoreOf(best, colour)) best = n;
     return best;
   }
 
+  const named = (token) => token.trim() || token.replaceAll(" ", "␣").replaceAll("\n", "↵");
+
   function described(n, tokens) {
     const at = own.places[n];
-    if (tokens) return `position ${at}: what comes after “${(tokens[at] ?? "").trim()}”, which is “${(tokens[at + 1] ?? "").trim()}”`;
+    if (tokens) return `position ${at}: what comes after “${named(tokens[at] ?? "")}”, which is “${named(tokens[at + 1] ?? "")}”`;
     return `position ${at}`;
   }
 
@@ -36,11 +52,11 @@ softlabels.parts.rowPositions = (root, data, own, state) => {
   }
 
   // The list, what is said of the chosen one, whether the list lies over the picture, and a function that chooses one.
-  return function positions(r, row, bodyOf) {
+  function positions(r, row, bodyOf) {
     const [start, stop] = [data.starts[r], data.starts[r + 1]];
     const tokens = (row.inputs || []).find((each) => each.kind === "tokens")?.tokens;
     const picture = (row.inputs || []).find((each) => each.kind === "picture");
-    if (!state.at.has(r)) state.at.set(r, striking(r, start, stop));
+    if (!state.at.has(r)) state.at.set(r, striking(start, stop));
     const at = () => state.at.get(r);
     const body = element("div", {});
     const options = [];
@@ -56,8 +72,9 @@ softlabels.parts.rowPositions = (root, data, own, state) => {
       body.replaceChildren(element("p", { class: "quiet" }, described(n, tokens)), bodyOf(n));
     };
     if (tokens) box.append(element("bdi", { class: "token", role: "presentation" }, tokens[0] ?? ""));
+    const ends = range();
     for (let n = start; n < stop; n++) {
-      const dark = shade(r, n);
+      const dark = ends ? shade(n, ends) : 0;
       const option = element("bdi", {
         role: "option", id: `${root.id}-${n}`, class: "token", style: dark ? `--shade:${dark.toFixed(3)}` : null,
       }, tokens ? tokens[own.places[n] + 1] ?? "" : "");
@@ -83,5 +100,7 @@ softlabels.parts.rowPositions = (root, data, own, state) => {
       choose(Math.min(stop - 1, Math.max(start, at() + (step || 0))));
     });
     return { box, body, over, choose, at };
-  };
+  }
+
+  return { of: positions, range };
 };

@@ -18,6 +18,7 @@ softlabels.sections.rows = (root, data) => {
   const boxes = parts.rowBoxes(root, data, own, bars.colours);
   const inputsOf = new Map(); // drawn once: what is open stays so when the slider moves
   const list = element("div", { class: "row-list" });
+  const tints = element("p", { class: "quiet", hidden: true });
   const status = element("p", { class: "quiet", role: "status" });
   const pages = element("nav", { class: "pager", "aria-label": "Pages of rows" });
   let scores, order;
@@ -100,7 +101,7 @@ softlabels.sections.rows = (root, data) => {
   // Of a row of positions: the list of them where it is not over the picture, the inputs, and what is said of the chosen one.
   function severalOf(r, shown) {
     const row = data.rows[r], places = [];
-    const list = positions(r, row, (n) =>
+    const list = positions.of(r, row, (n) =>
       element("div", {}, places.map((each) => element("p", { class: "quiet box-names" }, element("bdi", {}, each.mark(n)))), bars.of(r, n)));
     const at = (row.inputs || []).filter((each) => each.kind !== "tokens").findIndex((each) => each.kind === "picture");
     if (boxes && row.boxes && at >= 0) places.push(boxes.overlay(r, list.choose));
@@ -112,8 +113,17 @@ softlabels.sections.rows = (root, data) => {
     return [list.over ? null : list.box, element("div", {}, picture, rest), list.body];
   }
 
+  // Which numbers the colours of positions are.
+  function tint() {
+    const ends = data.of ? positions.range() : null;
+    const said = state.colour === "entropy" ? "entropy" : state.colour === "disagreement" ? "disagreement of members" : `KL of ${data.students[Number(state.colour.split("-")[1])]?.label}`;
+    tints.hidden = ends === null;
+    if (ends) tints.textContent = `Colour of positions: ${said}, none at ${ends[0].toFixed(3)} nats, full at ${ends[1].toFixed(3)}, the least and the most on this page.`;
+  }
+
   function draw() {
     arrange();
+    tint();
     const focused = document.activeElement?.closest?.(".row")?.dataset.row;
     const inList = list.contains(document.activeElement) && document.activeElement.getAttribute("role") === "listbox" &&
       (document.activeElement.classList.contains("boxes") ? ".boxes" : "[role=listbox]:not(.boxes)");
@@ -134,7 +144,7 @@ softlabels.sections.rows = (root, data) => {
 
   parts.rowKeys(root, list, turn);
   scores = own.scoresAt(softlabels.temperature);
-  place.append(controls.form(), ...(own.isValues ? [] : [bars.legend()]), ...(boxes ? [boxes.ticks(draw)] : []), status, list, pages);
+  place.append(controls.form(), ...(own.isValues ? [] : [bars.legend()]), ...(boxes ? [boxes.ticks(draw)] : []), tints, status, list, pages);
   if (own.isValues) {
     draw();
     return parts.rowScatter(place, own, controls.choice);

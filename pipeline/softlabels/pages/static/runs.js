@@ -144,15 +144,16 @@ softlabels.sections.runs = async (root, data) => {
     const { colour } = styles(names, new Map(found.points.map((point) => [point.model, point.kind])));
     const points = found.points.map((point) => ({ ...point, labelled: found.labelled[point.place] }));
     const encoding = {
-      y: { field: "class", type: "nominal", title: null, sort: { field: "place", op: "min" } },
+      y: { field: "class", type: "nominal", title: null, sort: { field: "place", op: "min" }, scale: { padding: 0.5 } },
       x: { field: "wrong", type: "quantitative", title: "wrong", axis: { format: ".0%", tickCount: 8 }, scale: { nice: true } },
+      yOffset: { field: "model", type: "nominal", scale: { domain: names } }, // those that are equal do not hide each other
       color: { field: "model", type: "nominal", scale: colour, legend: legend(names) },
       shape: { field: "model", type: "nominal", scale: { domain: names }, legend: legend(names) },
       tooltip: [
         { field: "class" }, { field: "model" }, { field: "wrong", format: ".1%" }, { field: "labelled", title: "labelled rows" },
       ],
     };
-    const height = 30 + 20 * found.shown;
+    const height = 30 + 26 * found.shown;
     const mark = { type: "point", filled: true, size: 60, opacity: 0.9 };
     return chart(place(`${name}-classes`), { data: { name: "points" }, height, mark, encoding }, { points });
   }
