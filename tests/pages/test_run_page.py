@@ -69,7 +69,7 @@ def test_a_run_ends_with_its_page_and_makes_it_again(work: Path, capsys: pytest.
         assert "hard - distilled" in page
         assert "split test" in page
         assert "split train" not in page
-        (work / "run/report.html").write_text("an older one")
+        (work / "run/report.html").write_text("<!doctype html>an older one")
     [run] = data_of_rewritten(work, capsys)["runs"]
     assert [each["name"] for each in run["targets"][0]["calibration"]["models"]] == ["ensemble", "hard", "distilled"]
 
