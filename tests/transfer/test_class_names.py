@@ -98,7 +98,7 @@ def test_what_a_factory_returns(tmp_path: Path, functions: Path) -> None:
 
 
 def test_the_files_of_a_folder_are_found_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pq.write_table(pa.table({"x": [[1.0], [2.0]], "label": [0, 1]}), tmp_path / "train.parquet")
+    pq.write_table(pa.table({"image": [[1.0], [2.0]], "label": [0, 1]}), tmp_path / "train.parquet")
     found: list[str] = []
     find = datasets.load.dataset_module_factory
 
