@@ -14,7 +14,7 @@ from softlabels.jobs.run_files import LATENCY
 from softlabels.pages import bundle
 from softlabels.system.local import LocalFolder
 from softlabels_stages import report, train_student
-from tests.pages.browser import PHONE, Tabs, too_wide
+from tests.pages.browser import PHONE, Tabs, too_wide, wait_until
 from tests.stages import toy
 
 FEW: dict[str, Any] = {"epochs": 3, "batch_size": 32, "seeds": [0, 1], "device": "cpu", "hard_label_fraction": 0.3}
@@ -161,15 +161,16 @@ def test_runs_in_a_browser(work: Path, tabs: Tabs) -> None:
     assert report.main(["store", "sweep", "run", "--out=both.html"]) == 0
     page = tabs.open(work / "both.html")
     page.wait_for_selector("#run-choice")
-    drawn = page.locator("#runs [data-plot] svg")
-    assert drawn.count() == page.locator("#runs [data-plot]").count() == 4 + 4 + 3 + 2 + 2
-    assert page.locator("#runs .broken").count() == 0
+    assert page.locator("#runs [data-plot]").count() == 4 + 4 + 3 + 2 + 2
+    assert page.locator("#run-0 [data-plot] svg").count() == page.locator("#run-0 [data-plot]").count()
     assert page.locator("#run-0").is_visible()
     assert not page.locator("#run-1").is_visible()
     page.select_option("#run-choice", "1")
     assert page.locator("#run-1").is_visible()
     assert not page.locator("#run-0").is_visible()
     assert page.get_by_role("cell", name="0.125").is_visible()
+    wait_until(page, "document.querySelectorAll('#runs [data-plot] svg').length === 15")  # those of a run once it is shown
+    assert page.locator("#runs .broken").count() == 0
 
     found = data_of(work / "both.html", "runs")["runs"][1]["targets"][0]["calibration"]
     for T in (1, 3, 20):

@@ -242,21 +242,21 @@ const softlabels = (() => {
       later.forEach((draw, place) => hasWidth(place) && draw());
     });
     const first = () => [...left].slice(0, 1).filter((root) => root.getBoundingClientRect().top < innerHeight);
-    for (let [root] = first(); root; [root] = first()) await drawn(root);
+    for (let [root] = first(); root; [root] = first()) drawn(root);
     await drawPlots(false);
     document.documentElement.dataset.ready = "yes";
     for (const root of [...left]) {
       await idle();
-      await drawn(root);
+      drawn(root);
     }
     await drawRest();
     document.documentElement.dataset.drawn = "yes";
   }
 
-  async function draw(root) {
+  function draw(root) {
     try {
       const data = JSON.parse(document.getElementById(`data-${root.id}`).textContent);
-      await sections[root.dataset.script](root, data);
+      sections[root.dataset.script](root, data);
     } catch (error) {
       broken(root, error);
     }

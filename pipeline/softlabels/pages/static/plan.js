@@ -46,7 +46,5 @@ softlabels.sections.plan = (root, data) => {
     }, { rows });
   }
 
-  return Promise.all(
-    Object.entries({ flatness, sizes, gain }).filter(([name]) => data[name]).map(([name, draw]) => draw(data[name]))
-  );
+  for (const [name, draw] of Object.entries({ flatness, sizes, gain })) if (data[name]) draw(data[name]);
 };

@@ -1,6 +1,6 @@
 "use strict";
 // Teacher against hard values, and what is left, of one output at a time; `choice` makes a select.
-softlabels.parts.rowScatter = async (place, own, choice) => {
+softlabels.parts.rowScatter = (place, own, choice) => {
   const { element, chart, COLOURS } = softlabels;
   const { N, K, mean, hard } = own;
   if (!hard) return;
@@ -18,7 +18,7 @@ softlabels.parts.rowScatter = async (place, own, choice) => {
   const change = (d) => drawn.forEach((each) => each.update("rows", rows(Number(d))));
   place.prepend(element("p", {}, choice("output", "Output", options, change)), element("div", { class: "two" }, boxes));
   for (const [number, [field, title]] of plots.entries()) {
-    drawn.push(await chart(boxes[number].querySelector(".plot"), {
+    drawn.push(chart(boxes[number].querySelector(".plot"), {
       data: { name: "rows" },
       layer: [
         { mark: { type: "point", filled: true, size: 12, opacity: 0.5, color: COLOURS[0] },

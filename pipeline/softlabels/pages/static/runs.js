@@ -1,6 +1,6 @@
 "use strict";
 // Draws a run: learning curves, its sweep, calibration at the slider's T, errors by class; and chooses between several runs.
-softlabels.sections.runs = async (root, data) => {
+softlabels.sections.runs = (root, data) => {
   const { chart, element, onTemperature, COLOURS } = softlabels;
   const TEACHER = [COLOURS[0], [6, 3]];
   const OWN = new Map([["ensemble", TEACHER], ["teacher", TEACHER], ["hard", [COLOURS[1], [4, 2]]]]); // by kind
@@ -80,7 +80,7 @@ softlabels.sections.runs = async (root, data) => {
     return chart(place(`${name}-sweep-${number}`), spec, { points: panel.points, rules: panel.rules });
   }
 
-  async function drawCalibration(name, found) {
+  function drawCalibration(name, found) {
     const names = found.models.map((model) => model.name);
     const { colour, dash } = styles(names, new Map(found.models.map((model) => [model.name, model.kind])));
     const nearest = (T) => {
@@ -121,7 +121,7 @@ softlabels.sections.runs = async (root, data) => {
       },
     ];
     let drawn = nearest(softlabels.temperature);
-    const plot = await chart(place(`${name}-calibration`), { layer, height: 300 }, { bins: rowsAt(drawn) });
+    const plot = chart(place(`${name}-calibration`), { layer, height: 300 }, { bins: rowsAt(drawn) });
     const said = root.querySelector(`[data-calibration="${name}"]`);
     onTemperature((T) => {
       const at = nearest(T);
@@ -174,13 +174,12 @@ softlabels.sections.runs = async (root, data) => {
   }
 
   for (const [number, run] of data.runs.entries()) {
-    const drawn = run.curves.map((panel, at) => drawCurves(`run-${number}`, panel, at));
+    run.curves.forEach((panel, at) => drawCurves(`run-${number}`, panel, at));
     for (const target of run.targets) {
-      drawn.push(...target.sweep.map((panel, at) => drawSweep(target.place, panel, at)));
-      if (target.calibration) drawn.push(drawCalibration(target.place, target.calibration));
-      if (target.classes) drawn.push(drawClasses(target.place, target.classes));
+      target.sweep.forEach((panel, at) => drawSweep(target.place, panel, at));
+      if (target.calibration) drawCalibration(target.place, target.calibration);
+      if (target.classes) drawClasses(target.place, target.classes);
     }
-    await Promise.all(drawn);
   }
   choice();
 };

@@ -64,10 +64,10 @@
     };
   }
 
-  async function histogram(root, name, target, title) {
+  function histogram(root, name, target, title) {
     const packed = { ...target[name], counts: numbers(target[name].counts), means: numbers(target[name].means) };
     const at = (T) => histogramAt(packed, T, target.stops, target.voices, target.positions);
-    const drawn = await chart(
+    const drawn = chart(
       root.querySelector(`[data-plot="${name}"]`),
       histogramSpec(title, target.voices, target.what),
       { bins: at(softlabels.temperature).rows }
@@ -88,7 +88,7 @@
     return sum;
   };
 
-  async function classes(root, target) {
+  function classes(root, target) {
     const { names } = target.classes;
     const mass = numbers(target.classes.mass);
     const hard = target.classes.hard ? numbers(target.classes.hard) : null;
@@ -112,7 +112,7 @@
       mark: { type: "bar", color: "currentColor", opacity: 0.25, height: { band: 0.75 } },
       encoding: { y, x: { field: "hard", type: "quantitative", title: null, axis }, tooltip },
     };
-    const drawn = await chart(
+    const drawn = chart(
       root.querySelector('[data-plot="classes"]'),
       {
         height: 18 * names.length,
@@ -155,7 +155,7 @@
     };
   }
 
-  async function pairs(root, target) {
+  function pairs(root, target) {
     const { ids, names } = target.pairs;
     const flags = target.kind === "sigmoid";
     const list = numbers(target.pairs.pairs);
@@ -187,7 +187,7 @@
     if (!square || !count) return;
     let most = 1e-6; // one scale for all temperatures, so that a move of the slider is seen
     for (const p of joint) if (p > most) most = p;
-    const drawn = await chart(square, squareSpec(names, most, flags), { pairs: rowsAt(softlabels.temperature) });
+    const drawn = chart(square, squareSpec(names, most, flags), { pairs: rowsAt(softlabels.temperature) });
     onTemperature((T) => drawn.update("pairs", rowsAt(T)));
   }
 
@@ -201,7 +201,7 @@
     });
   }
 
-  async function values(root, target) {
+  function values(root, target) {
     const place = root.querySelector('[data-plot="values"]');
     place.classList.add("grid");
     for (const { name, edges, teacher, hard } of target.outputs) {
@@ -218,7 +218,7 @@
       };
       const scale = { domain: ["teacher", "hard values"], range: ["currentColor", COLOURS[1]] };
       const color = { field: "of", type: "nominal", title: null, scale, legend: hard ? {} : null };
-      await chart(part, {
+      chart(part, {
         height: 150,
         data: { name: "bins" },
         encoding: { color },
@@ -230,29 +230,29 @@
     }
   }
 
-  async function draw(root, target) {
+  function draw(root, target) {
     if (target.kind === "values") {
-      await values(root, target);
+      values(root, target);
       return;
     }
     members(root, target);
-    await histogram(root, "entropy", target, "entropy, nats");
-    await histogram(root, "top", target, "largest probability");
-    await classes(root, target);
-    await pairs(root, target);
+    histogram(root, "entropy", target, "entropy, nats");
+    histogram(root, "top", target, "largest probability");
+    classes(root, target);
+    pairs(root, target);
   }
 
-  softlabels.sections.store = async (root, data) => {
+  softlabels.sections.store = (root, data) => {
     const blocks = [...root.querySelectorAll("[data-target]")];
     const drawn = new Set();
-    const show = async (number) => {
+    const show = (number) => {
       blocks.forEach((block, at) => (block.hidden = at !== number));
       if (drawn.has(number)) return;
       drawn.add(number); // its plots take the width of what is seen
-      await draw(blocks[number], data.targets[number]);
+      draw(blocks[number], data.targets[number]);
     };
     const choice = root.querySelector('[data-choice="target"]');
     if (choice) choice.addEventListener("change", () => show(Number(choice.value)));
-    await show(0);
+    show(0);
   };
 })();
