@@ -169,7 +169,8 @@ def test_runs_in_a_browser(work: Path, tabs: Tabs) -> None:
     assert page.locator("#run-1").is_visible()
     assert not page.locator("#run-0").is_visible()
     assert page.get_by_role("cell", name="0.125").is_visible()
-    wait_until(page, "document.querySelectorAll('#runs [data-plot] svg').length === 15")  # those of a run once it is shown
+    # the plots of a run are drawn once it is shown
+    wait_until(page, "document.querySelectorAll('#runs [data-plot] svg').length === 15")
     assert page.locator("#runs .broken").count() == 0
 
     found = data_of(work / "both.html", "runs")["runs"][1]["targets"][0]["calibration"]
