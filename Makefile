@@ -138,7 +138,7 @@ format: dev ## let ruff lay out the code and mend what it can
 	$(BIN)/ruff format .
 
 types: dev ## mypy --strict over library, commands and benchmarks
-	$(BIN)/mypy
+	$(BIN)/mypy -n 2
 
 test: dev ## the tests, those of the documentation among them, but for slow ones; ARGS go to pytest
 	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow" $(ARGS)

@@ -157,8 +157,10 @@ def test_values(tmp_path: Path, rng: np.random.Generator) -> None:
     rows = [each["row"] for each in section.data["rows"]]
     assert np.allclose(read(section.data["mean"]), store.values(rows), atol=1e-5)
     assert np.array_equal(read(section.data["hard"]), data.labels[rows], equal_nan=True)
-    none = write_store(tmp_path / "none", rng.normal(size=(3, 2)), kind="values", labels=np.full((3, 2), np.nan),
-        keys=rng.integers(0, 256, (3, 16), np.uint8))  # fmt: skip
+    none = write_store(
+        tmp_path / "none/test", rng.normal(size=(3, 2)), kind="values", labels=np.full((3, 2), np.nan),
+        keys=rng.integers(0, 256, (3, 16), np.uint8),
+    )  # fmt: skip
     assert rows_sections({"test": none})[0].data["hard"] is None
 
 
