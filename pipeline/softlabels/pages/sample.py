@@ -47,8 +47,8 @@ class Sample:
 
 
 def sample(store: Store, most: int) -> Sample:
-    """About `most` rows, or all where there are no more. Of a store whose labels are very large they come from some of its
-    chunks, which are evenly spread. Memory holds a chunk of keys and the rows that are taken.
+    """`most` rows, or all where there are no more; chance may leave a few fewer, never more. In a store whose labels are very
+    large they come from some of its chunks, which are evenly spread. Memory holds a chunk of keys and the rows that are taken.
     """
     chunks = np.arange(store.chunks)
     if store.rows <= most:
@@ -57,13 +57,16 @@ def sample(store: Store, most: int) -> Sample:
     if size > _MOST_READ:
         chunks = chunks[:: -(-size // _MOST_READ)]
     within = min(store.rows, len(chunks) * store.rows_per_chunk)
-    limit = np.uint64(min(1.0, most / within) * (2**64 - 2**12))
-    taken = []
+    limit = np.uint64(min(1.0, (most + 6 * most**0.5) / within) * (2**64 - 2**12))  # six standard deviations more
+    taken, places = [], []
     for chunk in chunks.tolist():
         keys = np.ascontiguousarray(store.read_chunk("content_key", chunk), np.uint8)
         first = keys.view(">u8").reshape(-1, 2)[:, 0]
-        taken.append(chunk * store.rows_per_chunk + np.flatnonzero(first < limit))
-    return Sample(np.concatenate(taken), store.rows)
+        below = np.flatnonzero(first < limit)
+        taken.append(chunk * store.rows_per_chunk + below)
+        places.append(first[below])
+    least = np.argsort(np.concatenate(places), kind="stable")[:most]
+    return Sample(np.sort(np.concatenate(taken)[least]), store.rows)
 
 
 def by_key(keys: NDArray[np.generic]) -> Ints:
