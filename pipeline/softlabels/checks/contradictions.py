@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from softlabels.checks.dependence import spread
 from softlabels.checks.rounding import HALF, tolerance
 from softlabels.errors import ContradictingOutputs, some
-from softlabels.labels.base import Columns, EncodingBase
+from softlabels.labels.base import EncodingBase
+from softlabels.labels.decoder import Columns
 from softlabels.labels.encoding import Encoding
 
 LEAST = 1e-3

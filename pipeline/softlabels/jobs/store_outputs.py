@@ -19,7 +19,7 @@ from softlabels.checks.contradictions import apart, require_consistent
 from softlabels.checks.order import require_order
 from softlabels.errors import ConfigError
 from softlabels.jobs.watch import Watch
-from softlabels.labels.base import Columns
+from softlabels.labels.decoder import Columns
 from softlabels.labels.ensemble import largest_class, normalised_weights
 from softlabels.store.hard_labels import require_labels
 from softlabels.store.records import Manifest

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.labels.asked import Gap
-from softlabels.labels.base import Columns
+from softlabels.labels.decoder import Columns
 
 _LEAST = 1e-3  # of the largest usual size: any smaller one
 Stored = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]  # what `stored_log_probs` gives

@@ -18,8 +18,9 @@ from msgspec import UNSET
 from numpy.typing import NDArray
 
 from softlabels.labels.asked import Gap, Summary
-from softlabels.labels.base import Basis, Columns, ColumnShape, Encoded, EncodingBase, Floats, Ints
+from softlabels.labels.base import ColumnShape, Encoded, EncodingBase
 from softlabels.labels.compare import dense_gap
+from softlabels.labels.decoder import Basis, Columns, Floats, Ints
 from softlabels.labels.ensemble import largest_class
 from softlabels.labels.one_column import column_code
 from softlabels.labels.stored import require, require_below_peak

@@ -10,7 +10,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.labels.base import Columns, ColumnShape, EncodingBase
+from softlabels.labels.base import ColumnShape, EncodingBase
+from softlabels.labels.decoder import Columns
 
 
 class OneColumn(EncodingBase, frozen=True, kw_only=True):

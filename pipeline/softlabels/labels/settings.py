@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from softlabels.errors import ConfigError
-from softlabels.labels.base import Inputs, Reduce
+from softlabels.labels.decoder import Inputs, Reduce
 from softlabels.labels.encoding import DenseEncoding, Encoding, SigmoidEncoding, Tail, TopkEncoding, ValuesEncoding
 from softlabels.labels.targets import Target
 

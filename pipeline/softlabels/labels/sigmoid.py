@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from softlabels.labels.asked import Gap
-from softlabels.labels.base import Columns, Encoded, Reduce
+from softlabels.labels.base import Encoded
 from softlabels.labels.bernoulli import mean_logits, sigmoid
 from softlabels.labels.compare import sigmoid_gap
+from softlabels.labels.decoder import Columns, Reduce
 from softlabels.labels.one_column import OneColumn
 from softlabels.labels.stored import require
 from softlabels.labels.targets import Target

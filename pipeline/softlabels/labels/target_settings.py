@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from softlabels.errors import ConfigError, require_keys, some
-from softlabels.labels.base import Inputs, Reduce
+from softlabels.labels.decoder import Inputs, Reduce
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.settings import EncodingSettings
 from softlabels.labels.targets import require_distinct, require_names

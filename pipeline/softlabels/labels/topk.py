@@ -17,9 +17,10 @@ from msgspec import UNSET
 from numpy.typing import ArrayLike, NDArray
 
 from softlabels.labels.asked import Gap, KeptProbabilities, Summary
-from softlabels.labels.base import Basis, Columns, Encoded, Floats, Ints
+from softlabels.labels.base import Encoded
 from softlabels.labels.class_ids import PAGE, narrow, pages, widen
 from softlabels.labels.compare import topk_gap
+from softlabels.labels.decoder import Basis, Columns, Floats, Ints
 from softlabels.labels.fidelity import MASS_OFF, Fidelity
 from softlabels.labels.tail_mass import check_beta
 from softlabels.labels.topk_fields import TopkFields, check_ids, check_others

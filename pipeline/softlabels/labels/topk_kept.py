@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.labels.asked import KeptProbabilities
-from softlabels.labels.base import Columns
+from softlabels.labels.decoder import Columns
 from softlabels.labels.kept_union import KeptUnion
 from softlabels.labels.topk_fields import TopkFields
 from softlabels.labels.topk_reference import stored_log_probs

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.labels.base import Columns
 from softlabels.labels.class_ids import narrow
+from softlabels.labels.decoder import Columns
 from softlabels.labels.ensemble import check_temperature
 from softlabels.labels.tail_mass import CURVE_STEPS
 from softlabels.labels.topk import TopkEncoding

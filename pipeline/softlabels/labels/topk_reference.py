@@ -16,8 +16,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.labels.base import Columns
 from softlabels.labels.class_ids import widen
+from softlabels.labels.decoder import Columns
 from softlabels.labels.stored import IMPOSSIBLE
 from softlabels.labels.tail_mass import CURVE_STEPS, check_beta, curve_weights
 from softlabels.labels.topk_fields import COARSE, FINE, TopkFields

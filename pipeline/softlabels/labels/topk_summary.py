@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softlabels.labels.asked import Summary
-from softlabels.labels.base import Columns
+from softlabels.labels.decoder import Columns
 from softlabels.labels.summary import LOWEST, NUMBERS, Alike, Block, Shaped, summarised
 from softlabels.labels.topk_fields import TopkFields
 from softlabels.labels.topk_reference import stored_log_probs

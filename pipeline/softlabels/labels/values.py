@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from softlabels.labels.asked import Gap
-from softlabels.labels.base import Columns, Encoded, Reduce
+from softlabels.labels.base import Encoded
 from softlabels.labels.compare import values_gap
+from softlabels.labels.decoder import Columns, Reduce
 from softlabels.labels.ensemble import normalised_weights
 from softlabels.labels.one_column import OneColumn
 from softlabels.labels.stored import require

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from softlabels.labels.base import Columns
 from softlabels.labels.bernoulli import sigmoid
+from softlabels.labels.decoder import Columns
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.ensemble import log_softmax
 from softlabels.labels.members import Members

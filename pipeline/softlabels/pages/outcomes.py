@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from softlabels.labels.base import Columns
+from softlabels.labels.decoder import Columns
 from softlabels.labels.members import Members
 from softlabels.labels.targets import Target
 from softlabels.pages.distributions import temperatures

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from softlabels.checks.label_errors import Block, Examples, LabelErrors, SparseBlock, find_label_errors
 from softlabels.labels.asked import Summary
-from softlabels.labels.base import Columns
 from softlabels.labels.bernoulli import sigmoid
+from softlabels.labels.decoder import Columns
 from softlabels.pages.distributions import Teacher, flag_entropy
 from softlabels.pages.sample import sample
 from softlabels.store import Store

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from softlabels.labels.base import Columns
+from softlabels.labels.decoder import Columns
 from softlabels.store import Store
 from softlabels.store.gather import gather
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from softlabels.errors import one_line
-from softlabels.labels.base import Columns
+from softlabels.labels.decoder import Columns
 from softlabels.pages.numbers import numbers
 from softlabels.store import Store
 

@@ -20,7 +20,7 @@ from softlabels.checks.order import Agreement, agreement, require_order
 from softlabels.checks.probabilities import looks, require_logits
 from softlabels.checks.rounding import HALF
 from softlabels.errors import LogitsError, OtherClassOrder, SpecMismatch, UserError
-from softlabels.labels.base import Columns
+from softlabels.labels.decoder import Columns
 from softlabels.labels.ensemble import normalised_weights
 from softlabels.store.digest import keys_digest
 from softlabels.store.gather import RecordedChunks, Stored, gather, read_rows

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from softlabels.errors import DamagedManifest, StorePathError, UnsealedStore, UserError
-from softlabels.labels.base import Columns
+from softlabels.labels.decoder import Columns
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.ensemble import check_temperature, normalised_weights
 from softlabels.labels.targets import require_target

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from softlabels import errors
 from softlabels.errors import some
-from softlabels.labels.base import Columns
+from softlabels.labels.decoder import Columns
 from softlabels.labels.lost import Lost
 from softlabels.store.arrays import by_target, encode_logits, row_arrays
 from softlabels.store.basis import Basis, drop_basis, put_basis, read_basis, require_basis

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from softlabels.errors import AlignmentError, LogitsError
 from softlabels.foreign.rows import ForeignRow, Unfit
 from softlabels.foreign.served import SLACK
-from softlabels.labels.base import Columns
+from softlabels.labels.decoder import Columns
 from softlabels.labels.encoding import TopkEncoding
 from softlabels.labels.topk_known import known_columns
 from softlabels.store.arrays import Arrays

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softlabels.checks.rounding import HALF
-from softlabels.labels.base import Columns
 from softlabels.labels.blocks import reduced
+from softlabels.labels.decoder import Columns
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.fidelity import Fidelity, FidelitySums
 from softlabels.teacher.deviation import Deviation, ValuesDeviation

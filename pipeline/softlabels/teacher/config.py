@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from softlabels.errors import ConfigError
-from softlabels.labels.base import Reduce
+from softlabels.labels.decoder import Reduce
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.settings import EncodingSettings
 from softlabels.labels.target_settings import require_defaults, target_settings

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from softlabels.checks.probabilities import SUM, looks_of
-from softlabels.labels.base import Columns
 from softlabels.labels.blocks import block_of
+from softlabels.labels.decoder import Columns
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.lost import Lost
 from softlabels.labels.tail_fit import TailBasis

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from softlabels.errors import OtherMemberOrder, OtherWeights, SpecMismatch, UnlabelledRows
 from softlabels.labels import NO_LABEL
-from softlabels.labels.base import Columns
+from softlabels.labels.decoder import Columns
 from softlabels.labels.encoding import Encoding
 from softlabels.labels.fidelity import Fidelity, FidelitySums
 from softlabels.store.columns import LABEL, bare, is_soft, stored_name
