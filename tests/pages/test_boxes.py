@@ -15,8 +15,8 @@ from softlabels.errors import ConfigError
 from softlabels.jobs.report import report
 from softlabels.objects import ObjectSpec
 from softlabels.pages.boxes import MOST, Boxes
-from softlabels.pages.rows import rows_sections
 from softlabels_stages.run import PRINTED
+from tests.pages.looked_rows import looked_rows
 
 P, C = 6, 3
 GOOD = {"position": np.array([4, 1]), "class": np.array([2, 0]), "box": [[0, 0.25, 0.5, 0.125], [0.1, -0.1, 1, 1]]}
@@ -77,14 +77,14 @@ def test_positions_with_a_box_are_on_the_page(tmp_path: Path, rng: np.random.Gen
         inputs=rng.integers(0, 256, (2, 3, 8, 8), np.uint8),
     )
     boxes = Boxes(lambda outputs: {"position": [1400], "class": [1], "box": [[0, 0, 1, 1]]}, "mine")
-    (section,) = rows_sections({"test": store}, boxes=boxes)
+    (section,) = looked_rows({"test": store}, boxes=boxes)
     places = np.frombuffer(base64.b64decode(section.data["places"]["base64"]), "<i4")
     for row, start, stop in zip(section.data["rows"], section.data["starts"], section.data["starts"][1:], strict=False):
         assert stop - start == 1024
         assert 1400 in places[start:stop]
         assert row["boxes"] == [None, [[1400, 1, 0, 0, 1, 1]]]  # there are no hard labels
     assert "Boxes are what mine finds" in section.html
-    (plain,) = rows_sections({"test": store})
+    (plain,) = looked_rows({"test": store})
     assert all("boxes" not in row for row in plain.data["rows"])
 
 
@@ -94,7 +94,7 @@ def test_where_none_can_be_drawn_a_line_says_so(
     store = write_store(
         tmp_path / "a/test", rng.normal(size=(2, 9, 3)), positions=9, keys=rng.integers(0, 256, (2, 16), np.uint8)
     )
-    (section,) = rows_sections(
+    (section,) = looked_rows(
         {"test": store}, boxes=Boxes(lambda outputs: {"position": [], "class": [], "box": []}, "mine")
     )
     assert "No boxes are drawn: these rows have no picture." in section.html

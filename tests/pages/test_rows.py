@@ -20,8 +20,8 @@ from softlabels.pages.looked import looked_at
 from softlabels.pages.numbers import in_script
 from softlabels.pages.row_choice import EVEN, LABEL_ERRORS, interleaved, ranked
 from softlabels.pages.row_scan import scan
-from softlabels.pages.rows import rows_sections
 from softlabels.store import Store
+from tests.pages.looked_rows import looked_rows
 from tests.store import samples
 
 
@@ -92,7 +92,7 @@ def test_what_is_shown_first(tmp_path: Path, rng: np.random.Generator) -> None:
 def test_a_page_keeps_to_its_budget(tmp_path: Path, rng: np.random.Generator) -> None:
     store = noise(tmp_path, rng, inputs=rng.integers(0, 256, (300, 24, 24), np.uint8))
     for budget in (1_000, 20_000, 100_000):
-        (section,) = rows_sections({"test": store}, budget=budget)
+        (section,) = looked_rows({"test": store}, budget=budget)
         size = len(in_script(section.data))
         assert size < budget * 1.2 + 3_000
         assert len(section.data["rows"]) >= 1
@@ -103,7 +103,7 @@ def test_a_page_keeps_to_its_budget(tmp_path: Path, rng: np.random.Generator) ->
 
 def test_likely_label_errors_are_said_and_marked(tmp_path: Path, rng: np.random.Generator) -> None:
     store = noise(tmp_path, rng)
-    (section,) = rows_sections({"test": store})
+    (section,) = looked_rows({"test": store})
     found = scan(store).errors
     assert found is not None
     assert f"Likely label errors: {len(found.places)} of 300 hard labels" in section.html
@@ -116,7 +116,7 @@ def test_likely_label_errors_are_said_and_marked(tmp_path: Path, rng: np.random.
 
 
 def test_without_inputs_it_says_so(tmp_path: Path, rng: np.random.Generator) -> None:
-    (section,) = rows_sections({"test": noise(tmp_path, rng)})
+    (section,) = looked_rows({"test": noise(tmp_path, rng)})
     assert "holds no inputs" in section.html
     assert all(each["inputs"] is None for each in section.data["rows"])
 
@@ -126,7 +126,7 @@ def test_many_classes(tmp_path: Path, rng: np.random.Generator) -> None:
     z = rng.normal(size=(40, 2, 500)) * 4
     store = write_store(tmp_path / "test", z, keys=some_keys(rng, 40))
     student = rng.normal(size=(40, 500)).astype(np.float32)
-    (section,) = rows_sections({"test": store}, answers={"test": [Answers("s", "hard", np.arange(40), student)]})
+    (section,) = looked_rows({"test": store}, answers={"test": [Answers("s", "hard", np.arange(40), student)]})
     data = section.data
     assert read(data["ids"]).shape[1] < 120
     along = weights_at(3.0, np.array(data["nodes"]))
@@ -141,7 +141,7 @@ def test_many_classes(tmp_path: Path, rng: np.random.Generator) -> None:
 def test_positions_that_count(tmp_path: Path, rng: np.random.Generator, kind: str) -> None:
     data = samples.sample(rng, 30, kind)
     store = samples.write_store(tmp_path / "test", data, samples.make_spec(data, kind))
-    for section in rows_sections({"test": store}):
+    for section in looked_rows({"test": store}):
         places, starts = read(section.data["places"]), section.data["starts"]
         for number, each in enumerate(section.data["rows"]):
             own = places[starts[number] : starts[number + 1]]
@@ -153,7 +153,7 @@ def test_positions_that_count(tmp_path: Path, rng: np.random.Generator, kind: st
 def test_values(tmp_path: Path, rng: np.random.Generator) -> None:
     data = samples.sample(rng, 30, "values-arrow")
     store = samples.write_store(tmp_path / "test", data, samples.make_spec(data, "values-arrow"))
-    (section,) = rows_sections({"test": store})
+    (section,) = looked_rows({"test": store})
     rows = [each["row"] for each in section.data["rows"]]
     assert np.allclose(read(section.data["mean"]), store.values(rows), atol=1e-5)
     assert np.array_equal(read(section.data["hard"]), data.labels[rows], equal_nan=True)
@@ -161,7 +161,7 @@ def test_values(tmp_path: Path, rng: np.random.Generator) -> None:
         tmp_path / "none/test", rng.normal(size=(3, 2)), kind="values", labels=np.full((3, 2), np.nan),
         keys=rng.integers(0, 256, (3, 16), np.uint8),
     )  # fmt: skip
-    assert rows_sections({"test": none})[0].data["hard"] is None
+    assert looked_rows({"test": none})[0].data["hard"] is None
 
 
 def test_the_list_of_label_errors(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -186,7 +186,7 @@ def test_of_very_many_rows_a_page_looks_at_some_labels_and_the_list_at_all(
 ) -> None:
     monkeypatch.setattr("softlabels.pages.row_scan._LABELS", 100 * 3 * 5)  # 100 rows of three members and five classes
     store = noise(tmp_path, rng, inputs=np.arange(600).reshape(300, 2))
-    (section,) = rows_sections({"test": store})
+    (section,) = looked_rows({"test": store})
     some, every = scan(store), looked_at({"test": store}, every_label=True)
     assert some.errors is not None
     assert 60 < some.labels_of == some.errors.looked_at < 140
@@ -221,7 +221,7 @@ def test_places_of_no_class_have_no_probability(tmp_path: Path, rng: np.random.G
     z[:, :, 0] += 30
     store = write_store(tmp_path / "test", z, keys=some_keys(rng, 40))
     student = z[:, 0].astype(np.float32)
-    (section,) = rows_sections({"test": store}, answers={"test": [Answers("s", "hard", np.arange(40), student)]})
+    (section,) = looked_rows({"test": store}, answers={"test": [Answers("s", "hard", np.arange(40), student)]})
     empty = read(section.data["ids"]) < 0
     assert empty.any()
     assert np.isneginf(read(section.data["log_p"]).transpose(0, 2, 1)[empty]).all()

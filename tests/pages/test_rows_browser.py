@@ -16,10 +16,10 @@ from softlabels.labels.dense import DenseEncoding
 from softlabels.objects import ObjectSpec
 from softlabels.pages.answers import Answers
 from softlabels.pages.page import page
-from softlabels.pages.rows import rows_sections
 from softlabels.pages.slider import Slider
 from softlabels.store import Store
 from tests.pages.browser import PHONE, SMALL, Tabs, too_wide, wait_until
+from tests.pages.looked_rows import looked_rows
 from tests.store import samples
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def write(
     answers: dict[str, list[Answers]] | None = None,
     transfer: TransferSetConfig | None = None,
 ) -> Path:
-    sections = rows_sections(stores, transfer, answers)
+    sections = looked_rows(stores, transfer, answers=answers)
     path.write_text(page("rows", sections, slider=Slider.of([*stores.values()])), encoding="utf-8")
     return path
 
@@ -267,7 +267,7 @@ def test_cells_of_a_table_have_the_names_of_their_columns(tmp_path: Path, rng: n
         tmp_path / "train", rng.normal(size=(20, 1, 3)), keys=np.array(load_transfer_set(table, "train").keys)
     )
     path = tmp_path / "page.html"
-    path.write_text(page("rows", rows_sections({"train": store}, table), slider=Slider.of([store])), encoding="utf-8")
+    path.write_text(page("rows", looked_rows({"train": store}, table), slider=Slider.of([store])), encoding="utf-8")
     tab = tabs.open(path, SMALL)
     tab.wait_for_selector(".bar-fill")
     said = tab.locator("#rows-0 p.text").all_inner_texts()

@@ -82,12 +82,17 @@ def test_a_larger_pilot_is_named_where_rows_are_left(drawn: int, more: int) -> N
     assert pilot.more_rows == more
 
 
+def write_idle(work: Path, monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
+    """A recipe whose students learn nothing, and a pilot that begins with 8 steps."""
+    monkeypatch.setattr(plan_students, "STEPS", (4, 8))
+    slow = {"class_path": "torch.optim.SGD", "init_args": {"lr": 1e-6}}
+    write(work / "recipe.yaml", training=QUICK | {"epochs": epochs, "optimizer": slow})
+
+
 def test_students_that_learn_nothing_of_their_own_rows_are_given_the_recipes_steps(
     rows: None, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(plan_students, "STEPS", (4, 8))
-    slow = {"class_path": "torch.optim.SGD", "init_args": {"lr": 1e-6}}
-    write(work / "recipe.yaml", training=QUICK | {"epochs": 5, "optimizer": slow})
+    write_idle(work, monkeypatch, epochs=5)
     found = said(capsys, "--rows=64")
     gain = found["gain"]
     assert gain["steps"] == 40  # 5 epochs of 8 batches, as the recipe's own
@@ -102,9 +107,7 @@ def test_students_that_learn_nothing_of_their_own_rows_are_given_the_recipes_ste
 def test_where_time_is_short_the_seconds_for_more_steps_are_named(
     rows: None, work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(plan_students, "STEPS", (4, 8))
-    slow = {"class_path": "torch.optim.SGD", "init_args": {"lr": 1e-6}}
-    write(work / "recipe.yaml", training=QUICK | {"epochs": 100_000, "optimizer": slow})
+    write_idle(work, monkeypatch, epochs=100_000)
     monkeypatch.setattr(plan_students, "MORE", 100_000)
     assert plan.main(["recipe.yaml", "--rows=64", "--seconds=60"]) == 0
     out = capsys.readouterr().out

@@ -110,12 +110,12 @@ def _rows(
 ) -> list[Section]:
     """Of single rows, without boxes where these fail, unless they were asked for: a run may be of another store."""
     try:
-        return rows_sections(splits, answers=answers, looked=looked, boxes=boxes)
+        return rows_sections(splits, looked, answers, boxes=boxes)
     except ConfigError as error:
         if asked_for or boxes is None or error is not boxes.failure:
             raise
         watch.warn(f"no boxes are drawn: {error}")
-    return rows_sections(splits, answers=answers, looked=looked)
+    return rows_sections(splits, looked, answers)
 
 
 def _boxes_of(

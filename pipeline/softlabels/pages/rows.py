@@ -16,7 +16,7 @@ from softlabels.errors import one_line
 from softlabels.pages.answers import Answers
 from softlabels.pages.boxes import Boxes, Row
 from softlabels.pages.distributions import ALL, NODES, Carried, Shown, Teacher, reference_node, shown
-from softlabels.pages.looked import Looked, looked_at
+from softlabels.pages.looked import Looked
 from softlabels.pages.markup import Html, element, joined, paragraph
 from softlabels.pages.media import LARGE
 from softlabels.pages.numbers import numbers
@@ -29,7 +29,6 @@ from softlabels.pages.token_names import TokenNames
 from softlabels.pages.value_rows import value_data
 from softlabels.store import Store
 from softlabels.store.columns import LABEL
-from softlabels.transfer.config import TransferSetConfig
 
 BUDGET = 2_500_000  # bytes of all rows of a page
 POSITIONS = 1024  # of a row
@@ -46,10 +45,9 @@ Json = dict[str, Any]
 
 def rows_sections(
     stores: Mapping[str, Store],
-    transfer: TransferSetConfig | None = None,
+    looked: Mapping[tuple[str, str], Looked],
     answers: Mapping[str, Sequence[Answers]] | None = None,
     *,
-    looked: Mapping[tuple[str, str], Looked] | None = None,
     boxes: Boxes | None = None,
     budget: int = BUDGET,
 ) -> list[Section]:
@@ -57,17 +55,15 @@ def rows_sections(
 
     Args:
         stores: sealed stores by split.
-        transfer: where raw inputs are; None for those that the stores hold.
+        looked: what was found of them, see `looked_at`.
         answers: what students say of rows, by split.
-        looked: what was found of them already, see `looked_at`.
         boxes: finds those of a detector, which are drawn over the pictures of the first target of distributions.
         budget: bytes of all sections together, roughly.
     """
-    every = looked_at(stores, transfer) if looked is None else looked
     said = answers or {}
     shares = {split: 3 if said.get(split) else 1 for split in stores}
     sections = []
-    for number, ((split, target), each) in enumerate(every.items()):
+    for number, ((split, target), each) in enumerate(looked.items()):
         own = [one for one in said.get(split, ()) if one.target == target]
         drawn = boxes is not None and target_of_boxes(stores[split]) == target
         sections.append(
@@ -77,7 +73,7 @@ def rows_sections(
                 each,
                 own,
                 RowBoxes(stores[split], target, own, boxes) if boxes is not None and drawn else None,
-                budget * shares[split] // sum(shares[split] for split, _ in every),
+                budget * shares[split] // sum(shares[split] for split, _ in looked),
             )
         )
     return sections
