@@ -29,16 +29,13 @@ def verdict(plan: Plan) -> str:
     """One sentence."""
     if plan.settle:
         return f"settle first: {'; '.join(plan.settle)}."
-    gained = ""
-    if isinstance(plan.gain, Gain) and not plan.gain.learnt:
-        gained = ", but what students gain is not known"
-    elif isinstance(plan.gain, Gain):
-        gain = plan.gain
+    gain = plan.gain
+    if isinstance(gain, Gain) and gain.learnt:
         gained = (
             f"; in the pilot a student's {gain.measure} went from {gain.hard:.3g} to {gain.distilled:.3g} "
             f"(gain {gain.interval.low:.2g} to {gain.interval.high:.2g})"
         )
-    elif (plan.teacher.held_out or {}).get("accuracy") is not None:
+    elif isinstance(gain, Gain) or (plan.teacher.held_out or {}).get("accuracy") is not None:
         gained = ", but what students gain is not known"
     else:
         gained = ", but the pilot does not say whether its labels are any better than hard ones"

@@ -4,10 +4,10 @@
 softlabels.parts.rowBoxes = (root, data, own, colours) => {
   const { element } = softlabels;
   const LEAST = 0.2, SURE = 0.5; // below the first a box is hidden, below the second it is thin
-  const voices = [["hard labels", null], [colours.teacher, colours.ensemble], ...data.students.map((each, s) => [each.label, colours.students[s]])]
-    .filter((_, v) => data.rows.some((row) => row.boxes && row.boxes[v]));
-  const shown = new Map(voices.map(([name], at) => [name, at < 2])); // at first hard labels and ensemble
-  const allVoices = ["hard labels", colours.teacher, ...data.students.map((each) => each.label)];
+  const every = [["hard labels", null], [colours.teacher, colours.ensemble], ...data.students.map((each, s) => [each.label, colours.students[s]])];
+  const allVoices = every.map(([name]) => name);
+  const voices = every.filter((_, v) => data.rows.some((row) => row.boxes && row.boxes[v]));
+  const shown = new Map(allVoices.map((name, v) => [name, v < 2])); // at first hard labels and ensemble
   const colourOf = new Map(voices);
 
   // The index among all positions of the page of position `at` of row r.
